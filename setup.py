@@ -1,0 +1,79 @@
+"""Builds the compiled modules: the list of extensions and their directives, nothing else (metadata: pyproject.toml).
+
+Switches, by environment variable:
+    WSENGINE_DEBUG=1                       bounds and initialisation checks, -O1 -g, assertions
+    WSENGINE_SANITIZE=address,undefined    or `thread`: compiled and linked with -fsanitize=...
+    WSENGINE_COVERAGE=1                    line tracing for Cython.Coverage
+"""
+
+import os
+import platform
+import sys
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+MODULES = [
+    "wsengine.message",
+    "wsengine.engine.ring",
+    "wsengine.engine.utf8",
+    "wsengine.engine.frames",
+    "wsengine.engine.stream",
+    "wsengine.engine.receiver",
+    "wsengine.engine.keepalive",
+    "wsengine.pipeline.processor",
+    "wsengine.testing.stamp",
+]
+
+if sys.platform == "win32":
+    raise SystemExit("wsengine runs on Linux and macOS: its reader waits in epoll or poll on a raw descriptor. "
+                     "On Windows, use it inside WSL.")
+
+DEBUG = os.environ.get("WSENGINE_DEBUG") == "1"
+COVERAGE = os.environ.get("WSENGINE_COVERAGE") == "1"
+SANITIZE = os.environ.get("WSENGINE_SANITIZE", "")
+
+compile_args = ["-std=c++17", "-fvisibility=hidden", "-Wno-unused-function", "-g"]
+compile_args += ["-O1"] if DEBUG or SANITIZE else ["-O3", "-DNDEBUG"]
+link_args = []
+if SANITIZE:
+    compile_args += [f"-fsanitize={SANITIZE}", "-fno-omit-frame-pointer"]
+    link_args += [f"-fsanitize={SANITIZE}"]
+macros = [("CYTHON_TRACE", "1"), ("CYTHON_TRACE_NOGIL", "1"), ("CYTHON_USE_SYS_MONITORING", "0")] if COVERAGE else []
+
+directives = {
+    "language_level": 3,
+    "embedsignature": True,
+    "freethreading_compatible": True,
+    "boundscheck": DEBUG,
+    "wraparound": False,
+    "initializedcheck": DEBUG,
+    "cdivision": not DEBUG,
+    "linetrace": COVERAGE,
+}
+
+
+class BuildOrSayWhy(build_ext):
+    """The compiled engine is the product: a failed build ends with what to install, never with a slower fallback."""
+
+    def build_extension(self, ext):
+        try:
+            super().build_extension(ext)
+        except Exception as error:
+            raise SystemExit(
+                f"\nwsengine could not compile {ext.name}: {error}\n"
+                f"It needs a C++17 compiler and the headers of Python {platform.python_version()}.\n"
+                "  Debian, Ubuntu:  apt-get install g++ python3-dev\n"
+                "  Fedora:          dnf install gcc-c++ python3-devel\n"
+                "  macOS:           xcode-select --install\n") from None
+
+
+extensions = [
+    Extension(name, [name.replace(".", "/") + ".pyx"], language="c++", include_dirs=["wsengine/engine"],
+              depends=["wsengine/engine/ring.hpp"], define_macros=macros,
+              extra_compile_args=compile_args, extra_link_args=link_args)
+    for name in MODULES
+]
+setup(ext_modules=cythonize(extensions, build_dir="build/cython", compiler_directives=directives, nthreads=2),
+      cmdclass={"build_ext": BuildOrSayWhy})

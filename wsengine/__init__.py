@@ -1,0 +1,1 @@
+"""A Broadway for Python threads, whose socket keeps running while your code holds the GIL."""

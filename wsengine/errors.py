@@ -1,0 +1,197 @@
+"""The errors that wsengine raises, drawn once. Nothing here does anything but hold facts and format them.
+
+::
+
+    WebSocketException
+    ├── ConnectionClosed                 the connection ended; `code`, `reason`
+    │   ├── ConnectionClosedOK           with 1000 or 1001
+    │   └── ConnectionClosedError        in any other way
+    ├── InvalidURI                       also a ValueError
+    ├── InvalidHandshake                 the opening handshake failed
+    │   ├── InvalidMessage               the answer is not HTTP, or larger than we take
+    │   ├── InvalidStatus                the answer is HTTP, but not 101; `response`
+    │   ├── InvalidUpgrade               a 101 that does not accept our request
+    │   └── NegotiationError             a subprotocol or extension that we did not offer
+    ├── ProtocolError                    the peer broke RFC 6455; `code` is the close code we sent
+    ├── PayloadTooBig                    a message above `max_size`
+    ├── HeadersError                     the `headers` callable failed or returned no headers
+    ├── ConfigurationError               an option is wrong; also a ValueError
+    └── EngineError
+        ├── EngineStopped                the pipeline is stopped or stopping
+        ├── ForkedProcessError           the engine was made before a fork
+        ├── QueueOverflow                the buffer is full and the policy is "error"
+        └── RetriesExhausted             no attempt is left; `last` is the last failure
+
+Names are those of the `websockets` library where the meaning is the same. A time-out is a `TimeoutError`, and faults of
+the network stay `OSError`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from wsengine.websocket.handshake import Response
+
+__all__ = [
+    "ConfigurationError",
+    "ConnectionClosed",
+    "ConnectionClosedError",
+    "ConnectionClosedOK",
+    "EngineError",
+    "EngineStopped",
+    "ForkedProcessError",
+    "HeadersError",
+    "InvalidHandshake",
+    "InvalidMessage",
+    "InvalidStatus",
+    "InvalidURI",
+    "InvalidUpgrade",
+    "NegotiationError",
+    "PayloadTooBig",
+    "ProtocolError",
+    "QueueOverflow",
+    "RetriesExhausted",
+    "WebSocketException",
+]
+
+
+class WebSocketException(Exception):
+    """Base class of every error of this package."""
+
+
+class ConnectionClosed(WebSocketException):
+    """The connection is closed.
+
+    Attributes:
+        code: the close code received (RFC 6455 §7.4), 1005 if the Close frame had none, 1006 if there was no Close frame.
+        reason: the reason received, "" if there was none.
+    """
+
+    def __init__(self, code: int, reason: str = "") -> None:
+        super().__init__(code, reason)
+        self.code = code
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"connection closed with {self.code}" + (f" ({self.reason})" if self.reason else "")
+
+
+class ConnectionClosedOK(ConnectionClosed):
+    """The connection is closed with 1000 (normal closure) or 1001 (going away)."""
+
+
+class ConnectionClosedError(ConnectionClosed):
+    """The connection is closed with an error code, or without a Close frame."""
+
+
+class InvalidURI(WebSocketException, ValueError):
+    """A URI is not a usable WebSocket URI. Attributes: `uri` (without its credentials), `problem`."""
+
+    def __init__(self, uri: str, problem: str) -> None:
+        super().__init__(uri, problem)
+        self.uri = uri
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"{self.uri!r} is not a usable WebSocket URI: {self.problem}"
+
+
+class InvalidHandshake(WebSocketException):
+    """The opening handshake failed (RFC 6455 §4)."""
+
+
+class InvalidMessage(InvalidHandshake):
+    """The answer to the upgrade request is not an HTTP/1.1 response head that we take."""
+
+
+class InvalidStatus(InvalidHandshake):
+    """The server answered the upgrade request with a status other than 101. Attribute: `response`."""
+
+    def __init__(self, response: Response) -> None:
+        super().__init__(response)
+        self.response = response
+
+    def __str__(self) -> str:
+        reason = f" {self.response.reason_phrase}" if self.response.reason_phrase else ""
+        return f"server answered the upgrade with HTTP {self.response.status_code}{reason}"
+
+
+class InvalidUpgrade(InvalidHandshake):
+    """The 101 response does not accept our request: a wrong Sec-WebSocket-Accept, Upgrade or Connection header."""
+
+
+class NegotiationError(InvalidHandshake):
+    """The server chose a subprotocol or an extension that was not offered."""
+
+
+class ProtocolError(WebSocketException):
+    """The peer broke RFC 6455. Attributes: `code`, the close code sent to it; `problem`."""
+
+    def __init__(self, code: int, problem: str) -> None:
+        super().__init__(code, problem)
+        self.code = code
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"{self.problem} (closed with {self.code})"
+
+
+class PayloadTooBig(WebSocketException):
+    """A message is larger than `max_size`. Attributes, in bytes: `size` as far as it was announced, `max_size`."""
+
+    def __init__(self, size: int, max_size: int) -> None:
+        super().__init__(size, max_size)
+        self.size = size
+        self.max_size = max_size
+
+    def __str__(self) -> str:
+        return f"a message of at least {self.size} bytes is over max_size={self.max_size} (closed with 1009); raise max_size to take it"
+
+
+class HeadersError(WebSocketException):
+    """The `headers` callable raised, or returned something that is not a set of headers."""
+
+
+class ConfigurationError(WebSocketException, ValueError):
+    """An option is wrong. Attributes: `path` (such as "processors.max_demand"), `value`, `remedy`."""
+
+    def __init__(self, path: str, value: object, remedy: str) -> None:
+        super().__init__(path, value, remedy)
+        self.path = path
+        self.value = value
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.path}={self.value!r}: {self.remedy}"
+
+
+class EngineError(WebSocketException):
+    """Base class of the errors of the engine itself."""
+
+
+class EngineStopped(EngineError):
+    """The pipeline is stopped or stopping, and takes nothing more."""
+
+
+class ForkedProcessError(EngineError):
+    """The engine was made before a fork: its threads live in the parent only."""
+
+    def __str__(self) -> str:
+        return "this engine was made before a fork; create it after, in the child (post_fork, worker_process_init)"
+
+
+class QueueOverflow(EngineError):
+    """The buffer is full and `overflow` is "error"."""
+
+
+class RetriesExhausted(EngineError):
+    """`Backoff.max_retries` attempts have failed in a row. Attribute: `last`, the last failure."""
+
+    def __init__(self, attempts: int, last: BaseException | None) -> None:
+        super().__init__(attempts, last)
+        self.attempts = attempts
+        self.last = last
+
+    def __str__(self) -> str:
+        return f"gave up after {self.attempts} failed attempts; the last: {self.last}"

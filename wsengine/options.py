@@ -1,0 +1,93 @@
+"""How options are checked: one error that names the option by its path, the value given, and the remedy.
+
+Here live the checks that several option objects share. Which options there are, and their defaults, stands with the
+objects that take them (`Processors`, `WebSocketProducer`, `Backoff`, `Pipeline`).
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from typing import TYPE_CHECKING, TypeVar
+
+from wsengine.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+
+__all__ = ["boolean", "choice", "function", "reject_unknown", "seconds", "text", "whole"]
+
+T = TypeVar("T", bound=str)
+
+
+def whole(path: str, value: object, *, minimum: int = 0, maximum: int | None = None) -> int:
+    """Check a whole number between `minimum` and `maximum`, both included; a bool is not one."""
+    bounds = f"from {minimum} to {maximum}" if maximum is not None else f"of at least {minimum}"
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ConfigurationError(path, value, f"give a whole number {bounds}")
+    if value < minimum or (maximum is not None and value > maximum):
+        raise ConfigurationError(path, value, f"give a whole number {bounds}")
+    return value
+
+
+def seconds(path: str, value: object, *, optional: bool = True, zero: bool = False) -> float | None:
+    """Check a time in seconds, above 0 (or at least 0 with `zero`), finite; None (off) only where `optional`."""
+    remedy = f"give seconds {'of at least' if zero else 'above'} 0" + (", or None to turn it off" if optional else "")
+    if value is None and optional:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ConfigurationError(path, value, remedy)
+    if value < 0 or (value == 0 and not zero):
+        raise ConfigurationError(path, value, remedy)
+    if value > 1e9:
+        raise ConfigurationError(path, value, "give seconds of at most 1e9" + (", or None to turn it off" if optional else ""))
+    return float(value)
+
+
+def boolean(path: str, value: object) -> bool:
+    """Check a bool; 0, 1 and strings are not taken for one."""
+    if not isinstance(value, bool):
+        raise ConfigurationError(path, value, "give True or False")
+    return value
+
+
+def text(path: str, value: object, *, empty: bool = False) -> str:
+    """Check a string without control characters, not empty unless `empty`."""
+    if not isinstance(value, str) or (not value and not empty) or any(ord(c) < 32 or ord(c) == 127 for c in value):
+        raise ConfigurationError(path, value, "give a string without control characters" + ("" if empty else ", not empty"))
+    return value
+
+
+def choice(path: str, value: object, choices: Collection[T]) -> T:
+    """Check that the value is one of `choices`."""
+    for one in choices:
+        if value == one and isinstance(value, str):
+            return one
+    raise ConfigurationError(path, value, "give one of " + ", ".join(map(repr, choices)))
+
+
+def function(path: str, value: object, signature: str, *, optional: bool = True) -> Callable[..., object] | None:
+    """Check a callable, or None where `optional`; `signature` is shown in the remedy."""
+    if value is None and optional:
+        return None
+    if not callable(value):
+        raise ConfigurationError(path, value, f"give a callable {signature}" + (", or None" if optional else ""))
+    return value
+
+
+def reject_unknown(path: str, given: Mapping[str, object], known: Collection[str], renamed: Mapping[str, str]) -> None:
+    """Refuse option names that do not exist; the remedy names the one that is meant.
+
+    Args:
+        path: the object that was given the options, for the message.
+        given: the unexpected names with their values.
+        known: the names that exist.
+        renamed: former names, and names of other libraries, each with what to use instead.
+    """
+    for name, value in given.items():
+        full = f"{path}.{name}"
+        if name in renamed:
+            raise ConfigurationError(full, value, f"there is no such option; use {renamed[name]}")
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else "the options are " + ", ".join(sorted(known))
+        raise ConfigurationError(full, value, f"there is no such option; {hint}")
