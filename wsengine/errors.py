@@ -186,7 +186,7 @@ class QueueOverflow(EngineError):
 
 
 class RetriesExhausted(EngineError):
-    """`Backoff.max_retries` attempts have failed in a row. Attribute: `last`, the last failure."""
+    """The retry policy gave up. Attributes: `attempts` that failed in a row, `last`, the last failure or None."""
 
     def __init__(self, attempts: int, last: BaseException | None) -> None:
         super().__init__(attempts, last)
@@ -194,4 +194,4 @@ class RetriesExhausted(EngineError):
         self.last = last
 
     def __str__(self) -> str:
-        return f"gave up after {self.attempts} failed attempts; the last: {self.last}"
+        return f"gave up after {self.attempts} failed attempts" + (f"; the last: {self.last}" if self.last else "")

@@ -7,7 +7,6 @@ objects that take them (`Processors`, `WebSocketProducer`, `Backoff`, `Pipeline`
 from __future__ import annotations
 
 import difflib
-import math
 from typing import TYPE_CHECKING, TypeVar
 
 from wsengine.errors import ConfigurationError
@@ -35,11 +34,11 @@ def seconds(path: str, value: object, *, optional: bool = True, zero: bool = Fal
     remedy = f"give seconds {'of at least' if zero else 'above'} 0" + (", or None to turn it off" if optional else "")
     if value is None and optional:
         return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
         raise ConfigurationError(path, value, remedy)
     if value < 0 or (value == 0 and not zero):
         raise ConfigurationError(path, value, remedy)
-    if value > 1e9:
+    if value > 1e9:  # before any conversion: an int may be too large for a float
         raise ConfigurationError(path, value, "give seconds of at most 1e9" + (", or None to turn it off" if optional else ""))
     return float(value)
 

@@ -1,0 +1,76 @@
+"""What every test may ask for: the recorded feeds, the seed of this run, and a check that nothing is left behind.
+
+What only some tests need stands with them.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+RECORDINGS_VARIABLE = "WSENGINE_RECORDINGS"
+RECORDINGS_DEFAULT = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+
+#: Seconds that threads and descriptors may take to go after a test; a closed socket's thread may be in its last lines.
+GRACE = 3.0
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--seed`, to repeat a run that found something."""
+    parser.addoption("--seed", type=int, default=None, help="seed of the stress tests; without it, a new one each run")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Draw the seed once, so that the header and all tests have the same."""
+    if config.getoption("--seed") is None:
+        config.option.seed = random.SystemRandom().randrange(2**32)
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """How to repeat this run."""
+    return f"seed: {config.getoption('--seed')} (repeat with --seed={config.getoption('--seed')})"
+
+
+@pytest.fixture
+def seed(request: pytest.FixtureRequest) -> int:
+    """The seed of this run, printed so that the report of a failed test names it."""
+    value: int = request.config.getoption("--seed")
+    print(f"--seed={value}")
+    return value
+
+
+@pytest.fixture(scope="session")
+def recordings() -> Path:
+    """The folder of the recorded exchange feeds; without it the test is skipped, and the report says so."""
+    folder = Path(os.environ.get(RECORDINGS_VARIABLE, RECORDINGS_DEFAULT))
+    if not folder.is_dir():
+        pytest.skip(f"no recorded feeds in {folder}; set {RECORDINGS_VARIABLE} to their folder")
+    return folder
+
+
+@pytest.fixture
+def no_leaks() -> Iterator[None]:
+    """Fail the test if it leaves threads, child processes or open files behind."""
+    process = psutil.Process()
+    threads, children, files = set(threading.enumerate()), set(process.children()), process.num_fds()
+    yield
+    deadline = time.monotonic() + GRACE
+    while True:
+        left_threads = sorted(one.name for one in threading.enumerate() if one not in threads)
+        left_children = [one for one in process.children() if one not in children]
+        left_files = process.num_fds() - files
+        if not left_threads and not left_children and left_files <= 0:
+            return
+        if time.monotonic() >= deadline:
+            pytest.fail(f"left behind: threads {left_threads}, processes {left_children}, {left_files:+d} open files")
+        time.sleep(0.01)
