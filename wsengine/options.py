@@ -7,6 +7,7 @@ objects that take them (`Processors`, `WebSocketProducer`, `Backoff`, `Pipeline`
 from __future__ import annotations
 
 import difflib
+import math
 from typing import TYPE_CHECKING, TypeVar
 
 from wsengine.errors import ConfigurationError
@@ -34,7 +35,9 @@ def seconds(path: str, value: object, *, optional: bool = True, zero: bool = Fal
     remedy = f"give seconds {'of at least' if zero else 'above'} 0" + (", or None to turn it off" if optional else "")
     if value is None and optional:
         return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ConfigurationError(path, value, remedy)
+    if isinstance(value, float) and not math.isfinite(value):
         raise ConfigurationError(path, value, remedy)
     if value < 0 or (value == 0 and not zero):
         raise ConfigurationError(path, value, remedy)
