@@ -389,11 +389,11 @@ class Account {
   }
   void release(std::uint64_t messages, std::uint64_t bytes) {
     std::uint64_t amount = (messages << kByteBits) + bytes;
-    // relaxed: the source that we wake reads the level after starve_take, which carries this
-    std::uint64_t now = level_.fetch_sub(amount, WS_ORDER(account_release, relaxed)) - amount;
+    // pairs with account_level: who sees the room sees the ring slots that were let go before
+    std::uint64_t now = level_.fetch_sub(amount, WS_ORDER(account_release, release)) - amount;
     if (low(now)) feed();
   }
-  std::uint64_t level() const { return level_.load(WS_ORDER(account_level, relaxed)); }
+  std::uint64_t level() const { return level_.load(WS_ORDER(account_level, acquire)); }  // pairs with account_release
 
   // One message is always admitted when none is held, whatever the bytes.
   bool admits() const {

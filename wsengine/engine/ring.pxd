@@ -1,0 +1,97 @@
+# The design page of ring: what Cython sees of ring.hpp, and the objects that own its structures.
+#
+# Belongs here: declarations of ring.hpp and owners of its heap-allocated structures (a cdef class is only 16-byte
+# aligned, so they are never members by value). Does not: sockets, frames, Python messages. The reasons for every memory
+# order stand in ring.hpp.
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libcpp cimport bool as cbool
+
+cdef extern from "ring.hpp" namespace "wsengine" nogil:
+    int64_t monotonic_ns()
+
+    cppclass CParker "wsengine::Parker":
+        CParker() except +
+        uint32_t prepare()
+        void leave()
+        void wait(uint32_t seen, int64_t ns)
+        void arrive()
+        cbool notify()
+        void notify_all()
+        uint32_t waiters()
+
+    cppclass CDoorbell "wsengine::Doorbell":
+        CDoorbell() except +
+        void ring()
+        void answer()
+        BellWire& wire()
+
+    cppclass BellWire:
+        int fd()
+
+    cppclass CAccount "wsengine::Account":
+        CAccount(uint64_t max_messages, uint64_t max_bytes) except +
+        @staticmethod
+        uint64_t messages_of(uint64_t level)
+        @staticmethod
+        uint64_t bytes_of(uint64_t level)
+        void set_door(unsigned door, CDoorbell* bell)
+        void charge(uint64_t messages, uint64_t size)
+        void release(uint64_t messages, uint64_t size)
+        uint64_t level()
+        cbool admits()
+        uint64_t room()
+        cbool low(uint64_t level)
+        cbool starve(unsigned door)
+        cbool starving(unsigned door)
+        uint64_t max_messages()
+        uint64_t max_bytes()
+
+    cppclass Slab:
+        uint64_t capacity
+        uint8_t* data()
+
+    cppclass SlabPool:
+        SlabPool(uint64_t slab_bytes, uint32_t most_spare, CAccount* account) except +
+        uint64_t slab_bytes()
+        uint32_t live()
+        Slab* acquire(uint64_t size)
+        @staticmethod
+        void add(Slab* slab, uint32_t n)
+        @staticmethod
+        void drop(Slab* slab, uint32_t n)
+
+    cppclass Descriptor:
+        const uint8_t* data
+        Slab* slab
+        uint64_t sequence
+        int64_t received_ns
+        uint32_t size
+        uint32_t epoch
+        uint32_t index
+        uint8_t opcode
+        uint8_t ascii
+
+    cppclass CRing "wsengine::Ring<wsengine::Descriptor>":
+        CRing(uint32_t capacity) except +
+        uint32_t capacity()
+        uint32_t push(const Descriptor* values, uint32_t n)
+        uint32_t pop(Descriptor* values, uint32_t most)
+        cbool ready()
+        uint32_t depth()
+
+
+cdef class Parker:
+    # Where processors, or a supervisor, wait. Any thread may call anything.
+    cdef CParker* c                   # set in __cinit__, never changed
+
+cdef class Account:
+    # The bound of one pipeline. Any thread may call anything; doors are given out before the threads start.
+    cdef CAccount* c                  # set in __cinit__, never changed
+    cdef readonly unsigned int doors  # doors given out; the thread that starts the pipeline
+
+cdef class Ring:
+    # The slab ring of one reader: descriptors pushed by that reader only, claimed by any processor.
+    cdef CRing* c                     # set in __cinit__, never changed
+    cdef SlabPool* pool               # the same
+    cdef readonly Account account
+    cdef readonly Parker parker       # notified after a push

@@ -1,0 +1,198 @@
+"""Owners of the lock-free structures of ring.hpp: `Parker`, `Account` and `Ring`.
+
+What happens inside them, and why each memory order is what it is, stands in ring.hpp. Their Python faces are for the
+control plane, for tests and for benchmarks; the hot paths use the C++ objects behind them.
+"""
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from wsengine.errors import ConfigurationError
+
+
+cdef class Parker:
+    """An eventcount: threads wait here without the GIL, and are woken one at a time. Thread-safe."""
+
+    def __cinit__(self):
+        self.c = new CParker()
+
+    def __dealloc__(self):
+        del self.c
+
+    def wait(self, ready, double timeout) -> None:
+        """Wait without the GIL until notified, at most `timeout` seconds; not at all if `ready()` is true."""
+        cdef uint32_t seen = self.c.prepare()
+        cdef int64_t ns = <int64_t>(timeout * 1e9)
+        try:
+            skip = bool(ready())
+        except BaseException:
+            self.c.leave()
+            self.c.arrive()
+            raise
+        if skip:
+            self.c.leave()
+        else:
+            with nogil:
+                self.c.wait(seen, ns)
+        self.c.arrive()
+
+    def notify(self) -> bool:
+        """Wake one waiting thread, unless nobody waits or one is on its way already; True if it did."""
+        return self.c.notify()
+
+    def notify_all(self) -> None:
+        """Wake all waiting threads."""
+        self.c.notify_all()
+
+    @property
+    def waiters(self) -> int:
+        """About how many threads wait."""
+        return self.c.waiters()
+
+
+cdef class Account:
+    """What a pipeline holds, in messages and bytes, against its bound. Thread-safe.
+
+    Args:
+        max_messages: 1 to 2**23.
+        max_bytes: 1 to 2**39.
+    """
+
+    def __cinit__(self, uint64_t max_messages, uint64_t max_bytes):
+        if not 1 <= max_messages <= 2**23:
+            raise ConfigurationError("max_queue", max_messages, "give a whole number from 1 to 8388608")
+        if not 1 <= max_bytes <= 2**39:
+            raise ConfigurationError("max_queue_bytes", max_bytes, "give a number of bytes from 1 to 549755813888")
+        self.c = new CAccount(max_messages, max_bytes)
+        self.doors = 0
+
+    def __dealloc__(self):
+        del self.c
+
+    def charge(self, uint64_t messages, uint64_t size) -> None:
+        """Count `messages` and `size` bytes as held."""
+        self.c.charge(messages, size)
+
+    def release(self, uint64_t messages, uint64_t size) -> None:
+        """Count them as let go; wakes sources that wait for room once half of the bound is free."""
+        self.c.release(messages, size)
+
+    def admits(self) -> bool:
+        """Whether a source may take more: below both bounds, or nothing held at all."""
+        return self.c.admits()
+
+    @property
+    def messages(self) -> int:
+        """Messages held, from push to acknowledgement."""
+        return CAccount.messages_of(self.c.level())
+
+    @property
+    def bytes(self) -> int:
+        """Bytes held: receive buffers at their capacity, and copies that are not acknowledged yet."""
+        return CAccount.bytes_of(self.c.level())
+
+    @property
+    def max_messages(self) -> int:
+        return self.c.max_messages()
+
+    @property
+    def max_bytes(self) -> int:
+        return self.c.max_bytes()
+
+
+cdef class Ring:
+    """The slab ring of one reader. Any thread may claim; one thread pushes.
+
+    Args:
+        capacity: slots, a power of two from 2 to 2**23.
+        account: charged for what is pushed and for the slabs.
+        parker: where its consumers wait.
+        slab_bytes: size of a receive buffer, at least 4096.
+    """
+
+    def __cinit__(self, uint32_t capacity, Account account not None, Parker parker not None, *,
+                  uint64_t slab_bytes=2**18):
+        if capacity < 2 or capacity > 2**23 or capacity & (capacity - 1):
+            raise ConfigurationError("capacity", capacity, "give a power of two from 2 to 8388608")
+        if slab_bytes < 4096 or slab_bytes > 2**30:
+            raise ConfigurationError("slab_bytes", slab_bytes, "give a number of bytes from 4096 to 1073741824")
+        self.account = account
+        self.parker = parker
+        self.pool = new SlabPool(slab_bytes, 8, account.c)
+        self.c = new CRing(capacity)
+
+    def __dealloc__(self):
+        cdef Descriptor one
+        if self.c != NULL:
+            while self.c.pop(&one, 1):
+                SlabPool.drop(one.slab, 1)
+            del self.c
+        del self.pool
+
+    @property
+    def capacity(self) -> int:
+        return self.c.capacity()
+
+    @property
+    def depth(self) -> int:
+        """About how many messages wait to be claimed."""
+        return self.c.depth()
+
+    @property
+    def slabs(self) -> int:
+        """Receive buffers in use: one that is being filled, and those that messages still lie in."""
+        return self.pool.live()
+
+    def push(self, payloads) -> int:
+        """Push byte strings as binary messages, for tests and benchmarks; returns how many fitted.
+
+        One thread at a time, and not while a reader pushes. The account is charged but its bound is not looked at.
+        """
+        cdef Descriptor[256] batch
+        cdef uint32_t n = 0, done = 0
+        cdef const uint8_t[::1] view
+        for payload in payloads:
+            view = payload
+            self.fill(&batch[n], view)
+            n += 1
+            if n == 256:
+                done += self.push_batch(batch, n)
+                if done % 256:
+                    return done
+                n = 0
+        return done + self.push_batch(batch, n)
+
+    cdef int fill(self, Descriptor* one, const uint8_t[::1] view) except -1:
+        cdef size_t size = <size_t>view.shape[0]
+        memset(one, 0, sizeof(Descriptor))
+        one.slab = self.pool.acquire(size if size else 1)
+        if one.slab == NULL:
+            raise MemoryError()
+        if size:
+            memcpy(one.slab.data(), &view[0], size)
+        one.data = one.slab.data()
+        one.size = <uint32_t>size
+        one.opcode = 2
+        return 0
+
+    cdef uint32_t push_batch(self, Descriptor* batch, uint32_t n) noexcept:
+        cdef uint32_t i, done
+        self.account.c.charge(n, 0)
+        done = self.c.push(batch, n)
+        for i in range(done, n):
+            SlabPool.drop(batch[i].slab, 1)
+        if done < n:
+            self.account.c.release(n - done, 0)
+        if done:
+            self.parker.c.notify()
+        return done
+
+    def claim(self, uint32_t most) -> list:
+        """Claim up to `most` payloads (at most 256) as bytes, and account for them as acknowledged."""
+        cdef Descriptor[256] batch
+        cdef uint32_t i, n = self.c.pop(batch, min(most, 256))
+        taken = [PyBytes_FromStringAndSize(<const char*>batch[i].data, batch[i].size) for i in range(n)]
+        for i in range(n):
+            SlabPool.drop(batch[i].slab, 1)
+        if n:
+            self.account.c.release(n, 0)
+        return taken

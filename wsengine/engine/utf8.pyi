@@ -1,0 +1,13 @@
+from typing import final
+
+from typing_extensions import Buffer
+
+
+@final
+class Utf8Validator:
+    def __new__(cls) -> Utf8Validator: ...
+    def feed(self, data: Buffer) -> bool: ...
+    @property
+    def complete(self) -> bool: ...
+
+def is_utf8(data: Buffer) -> bool: ...

@@ -1,0 +1,27 @@
+# The design page of message: one payload on its way through the pipeline.
+#
+# Belongs here: the Message object and its verdict. Does not: how messages are claimed or acknowledged (pipeline).
+# A Message belongs to one thread at a time: the processor that claimed it, then whoever that hands it to.
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+
+cdef class Message:
+    # What was received
+    cdef public object data           #: bytes; a handler may put anything here
+    cdef readonly uint64_t seq        # per connection and epoch, from 0, given before any drop
+    cdef readonly int64_t received_ns # monotonic
+    cdef readonly uint32_t connection_index
+    cdef readonly uint32_t epoch      # connection generation, from 1; 0: from no connection
+    cdef readonly uint8_t opcode      # 1 text, 2 binary; 0: from no connection
+    cdef object origin                # the source; knows connections; None for messages made by hand
+    cdef object meta                  # dict, built when first asked for
+
+    # Where it goes
+    cdef object ack                   # (acknowledger, ack_ref, ack_data) or None
+    cdef public object batcher        #: str
+    cdef public object batch_key      #: hashable
+    cdef object mode                  # "bulk" or "flush"
+
+    # What became of it
+    cdef object verdict               # None: ok; else a Failed
+    cdef object holder                # the chunk that will acknowledge it, until it has been; set by the pipeline
+    cdef uint32_t place               # its index there

@@ -1,0 +1,175 @@
+"""One payload on its way through the pipeline, with what is known of its arrival and what became of it.
+
+Only the object lives here. Who claims messages, calls handlers and acknowledges is the pipeline's matter (Broadway's
+`Broadway.Message`; the names of its fields are kept).
+"""
+import time
+
+cimport cython
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+
+from wsengine.errors import ConfigurationError
+
+
+cdef class Failed:
+    """Why a message failed. Truthy. Attributes: `reason`, anything; `exception`, what was raised, or None."""
+    cdef readonly object reason
+    cdef readonly object exception
+
+    def __init__(self, reason, exception=None):
+        self.reason = reason
+        self.exception = exception
+
+    def __repr__(self):
+        return f"Failed({self.reason!r})" if self.exception is None else f"Failed({self.reason!r}, {self.exception!r})"
+
+
+def checked_acknowledger(value):
+    """The (acknowledger, ack_ref, ack_data) triple, or None; ConfigurationError for anything else."""
+    if value is None:
+        return None
+    if not isinstance(value, tuple) or len(value) != 3 or not callable(getattr(value[0], "ack", None)):
+        raise ConfigurationError("message.acknowledger", value,
+                                 "give (acknowledger, ack_ref, ack_data), the first with a method "
+                                 "ack(ack_ref, successful, failed)")
+    return value
+
+
+@cython.freelist(256)
+cdef class Message:
+    """One message.
+
+    Args:
+        data: the payload.
+        metadata: a dict of what belongs to it, None for an empty one.
+        acknowledger: (acknowledger, ack_ref, ack_data); None acknowledges to nobody. The acknowledger has a method
+            `ack(ack_ref, successful, failed)`, called once per group of one acknowledger and ack_ref with the messages
+            in order, and optionally `configure(ack_ref, ack_data, options)`, which returns the new ack_data.
+        batcher, batch_key, batch_mode: where it is batched, as in Broadway.
+
+    Attributes:
+        data: bytes as received; text frames have been checked to be UTF-8, see `text`. Handlers may replace it.
+        opcode: 1 text, 2 binary, 0 for a message that came from no connection.
+        connection: the connection that it came by, or None.
+        connection_index, epoch, seq: which connection of the producer, which of its generations (from 1), and the
+            message's number in that generation (from 0). Numbers are given before any drop, so gaps show drops.
+        received_ns: `time.monotonic_ns()` of the read that completed it; 0 for a message made by hand.
+
+    A message belongs to one thread at a time. Source: Broadway.Message.
+    """
+
+    def __init__(self, data, *, metadata=None, acknowledger=None, str batcher="default", batch_key="default",
+                 batch_mode="bulk"):
+        self.data = data
+        if metadata is not None and not isinstance(metadata, dict):
+            raise ConfigurationError("message.metadata", metadata, "give a dict or None")
+        self.meta = metadata
+        self.ack = checked_acknowledger(acknowledger)
+        self.batcher = batcher
+        self.batch_key = batch_key
+        self.batch_mode = batch_mode
+
+    @property
+    def text(self) -> str:
+        """`data` decoded from UTF-8.
+
+        Raises:
+            TypeError: `data` is no longer bytes.
+            UnicodeDecodeError: it is bytes that are not UTF-8, which a text frame never is.
+        """
+        data = self.data
+        if not isinstance(data, (bytes, bytearray, memoryview)):
+            raise TypeError(f"message.text decodes bytes, and message.data is {type(data).__name__}")
+        return str(data, "utf-8")
+
+    @property
+    def connection(self):
+        return None if self.origin is None or self.epoch == 0 else self.origin.connection(self.connection_index)
+
+    @property
+    def received_at(self) -> float:
+        """Wall-clock time of arrival, seconds since the epoch, by the wall clock as it stands now; 0.0 if unknown."""
+        if self.received_ns == 0:
+            return 0.0
+        return time.time() - (time.monotonic_ns() - self.received_ns) / 1e9
+
+    @property
+    def metadata(self) -> dict:
+        """What belongs to the message; made when first asked for, with the url of its connection under "url"."""
+        if self.meta is None:
+            self.meta = {} if self.origin is None else self.origin.metadata(self)
+        return self.meta
+
+    @metadata.setter
+    def metadata(self, value):
+        if not isinstance(value, dict):
+            raise ConfigurationError("message.metadata", value, "give a dict")
+        self.meta = value
+
+    @property
+    def acknowledger(self):
+        """(acknowledger, ack_ref, ack_data), or None."""
+        return self.ack
+
+    @acknowledger.setter
+    def acknowledger(self, value):
+        self.ack = checked_acknowledger(value)
+
+    @property
+    def batch_mode(self) -> str:
+        """"bulk", or "flush": emit the batch without waiting."""
+        return self.mode
+
+    @batch_mode.setter
+    def batch_mode(self, value):
+        if value not in ("bulk", "flush"):
+            raise ConfigurationError("message.batch_mode", value, "give 'bulk' or 'flush'")
+        self.mode = value
+
+    @property
+    def status(self):
+        """"ok", or a `Failed` with its reason."""
+        return "ok" if self.verdict is None else self.verdict
+
+    @property
+    def failed(self) -> bool:
+        return self.verdict is not None
+
+    def fail(self, reason) -> Message:
+        """Mark the message as failed: it goes to `handle_failed` and is acknowledged as failed. Returns itself."""
+        self.verdict = reason if isinstance(reason, Failed) else Failed(
+            reason, reason if isinstance(reason, BaseException) else None)
+        return self
+
+    def ack_immediately(self) -> None:
+        """Acknowledge now, by the present status; the pipeline will not do it again.
+
+        Nothing happens if it has been acknowledged already. In a pipeline, errors of the acknowledger are logged.
+        """
+        if self.holder is not None:
+            self.holder.ack_now(self)
+        elif self.ack is not None:
+            acknowledger, ref, _ = self.ack
+            self.ack = None
+            acknowledger.ack(ref, [] if self.failed else [self], [self] if self.failed else [])
+
+    def configure_ack(self, **options) -> None:
+        """Hand options to the acknowledger's `configure`, and keep the ack_data that it returns.
+
+        Raises:
+            ConfigurationError: the message has no acknowledger, or one without `configure`.
+        """
+        if self.ack is None or not callable(getattr(self.ack[0], "configure", None)):
+            raise ConfigurationError("message.acknowledger", self.ack, "its acknowledger has no method "
+                                     "configure(ack_ref, ack_data, options)")
+        acknowledger, ref, data = self.ack
+        self.ack = (acknowledger, ref, acknowledger.configure(ref, data, options))
+
+    def __reduce__(self):
+        raise TypeError("a Message belongs to its pipeline and cannot be pickled; pickle message.data")
+
+    def __repr__(self):
+        data = repr(self.data)
+        if len(data) > 80:
+            data = data[:77] + "..."
+        return f"<Message {data} {self.status} seq={self.seq} epoch={self.epoch} connection={self.connection_index}>"
