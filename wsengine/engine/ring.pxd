@@ -95,3 +95,5 @@ cdef class Ring:
     cdef SlabPool* pool               # the same
     cdef readonly Account account
     cdef readonly Parker parker       # notified after a push
+    cdef int fill(self, Descriptor* one, const uint8_t[::1] view) except -1
+    cdef uint32_t push_batch(self, Descriptor* batch, uint32_t n) noexcept

@@ -1,0 +1,318 @@
+// models.hpp: small programs over the engine's concurrent header, each with what must hold in every schedule of it.
+//
+// Here belong the models; what stands under the header is in platform.hpp, and how they are run in runner.cpp.
+// A lost wake is a deadlock, a value read or overwritten too early a data race; the rest is asserted.
+#ifndef WSENGINE_TESTS_MODEL_MODELS_HPP
+#define WSENGINE_TESTS_MODEL_MODELS_HPP
+
+#include "platform.hpp"
+#include "ring.hpp"
+
+namespace wsengine {
+namespace model {
+
+// The threads' common state is built anew for each schedule, by a thread of the schedule, as Relacy demands, and on
+// the heap, as the header's types are aligned more strictly than Relacy aligns a suite.
+template <class Derived, unsigned Threads, class State> struct Model : rl::test_suite<Derived, Threads> {
+  State* state = nullptr;
+  void before() { state = new State; }
+  void after() {
+    static_cast<Derived*>(this)->check();
+    delete state;
+  }
+};
+
+// ---------------------------------------------------------------------------------------------------------------- Ring
+// Every value that the ring took comes out once, whole, and in the order of its producer, whoever claims it. Nobody
+// waits, so every mixture of full, empty, stalled and lapped is met.
+struct RingState {
+  Ring<int> ring{2};
+  std::uint32_t pushed[2] = {0, 0};  // by producer
+  int claimed[16];                   // by position
+  RingState() {
+    for (int& value : claimed) value = -1;
+  }
+  void claim_all_there() {
+    std::uint64_t at = 0;
+    const std::uint32_t n = ring.claim(2, &at);
+    for (std::uint32_t i = 0; i < n; ++i) {
+      RL_ASSERT(claimed[at + i] == -1);
+      claimed[at + i] = ring.take(at + i);
+    }
+    for (std::uint32_t i = n; i-- > 0;) ring.release(at + i);
+  }
+};
+template <unsigned Producers, unsigned Consumers>
+struct RingModel : Model<RingModel<Producers, Consumers>, Producers + Consumers, RingState> {
+  static constexpr std::uint32_t kEach = 4 / Producers;
+  static constexpr int kTries = 3;
+
+  void thread(unsigned index) {
+    if (index < Producers) produce(index);
+    else
+      for (int i = 0; i < kTries; ++i) this->state->claim_all_there();
+  }
+  void produce(unsigned producer) {
+    int values[kEach];
+    for (std::uint32_t i = 0; i < kEach; ++i) values[i] = static_cast<int>(producer * 10 + i);
+    std::uint32_t& done = this->state->pushed[producer];
+    for (int i = 0; i < kTries && done < kEach; ++i) done += this->state->ring.push(values + done, kEach - done);
+  }
+  void check() {
+    RingState& s = *this->state;
+    s.claim_all_there();
+    RL_ASSERT(s.ring.depth() == 0);
+    std::uint32_t next[2] = {0, 0};
+    for (std::uint32_t at = 0; at < s.pushed[0] + s.pushed[1]; ++at) {
+      const unsigned producer = static_cast<unsigned>(s.claimed[at]) / 10;
+      RL_ASSERT(producer < Producers);
+      RL_ASSERT(s.claimed[at] == static_cast<int>(producer * 10 + next[producer]));
+      ++next[producer];
+    }
+    for (unsigned p = 0; p < Producers; ++p) RL_ASSERT(next[p] == s.pushed[p]);
+  }
+};
+
+// -------------------------------------------------------------------------------------------------------------- Parker
+// The loop of a processor. `stop` is relaxed throughout: the parker alone must carry it.
+struct Workshop {
+  Ring<int> ring{4};
+  Parker parker;
+  rl::atomic<int> stop;
+  rl::atomic<int> handled;
+  Workshop() {
+    stop.store(0, rl::mo_relaxed, RL_INFO);
+    handled.store(0, rl::mo_relaxed, RL_INFO);
+  }
+  bool stopping() const { return stop.load(rl::mo_relaxed, RL_INFO) != 0; }
+  void end() {
+    stop.store(1, rl::mo_relaxed, RL_INFO);
+    parker.notify_all();
+  }
+  void push_and_notify(const int* values, std::uint32_t n) {
+    RL_ASSERT(ring.push(values, n) == n);
+    parker.notify();
+  }
+  template <class Handle> void process(std::uint32_t most, Handle handle) {
+    for (;;) {
+      parker.arrive();
+      int values[2];
+      const std::uint32_t n = ring.pop(values, most);
+      if (n != 0) {
+        if (ring.ready()) parker.notify();  // the chain: before the handler, which may take long
+        handle(n);
+        continue;
+      }
+      if (stopping()) return;
+      const std::uint32_t seen = parker.prepare();
+      if (ring.ready() || stopping()) parker.leave();
+      else parker.wait(seen, -1);
+    }
+  }
+  // Whoever handles the last message ends the run; so a lost wake before that leaves everybody asleep.
+  void count(std::uint32_t n, int total) {
+    const int before = handled.fetch_add(static_cast<int>(n), rl::mo_relaxed, RL_INFO);
+    if (before + static_cast<int>(n) == total) end();
+  }
+};
+
+// Producers push one and then two at once, each with one notify; two processors handle all of it.
+template <unsigned Producers> struct ParkerModel : Model<ParkerModel<Producers>, Producers + 2, Workshop> {
+  static constexpr int kEach = Producers == 1 ? 3 : 2;
+  void thread(unsigned index) {
+    Workshop& w = *this->state;
+    if (index >= Producers) return w.process(index == Producers ? 1 : 2, [&w](std::uint32_t n) { w.count(n, kTotal); });
+    const int values[3] = {0, 1, 2};
+    w.push_and_notify(values, 1);
+    w.push_and_notify(values + 1, kEach - 1);
+  }
+  void check() { RL_ASSERT(!this->state->ring.ready()); }
+
+ private:
+  static constexpr int kTotal = kEach * static_cast<int>(Producers);
+};
+
+// As many messages as processors, one a claim, and a handler that returns only when all are inside: a wake that is
+// lost, or comes only after a handler, leaves them there. Pushed one by one or at once, as the schedule has it.
+struct Meeting : Workshop {
+  Sleepers waiting;
+  unsigned inside = 0;
+};
+template <unsigned Processors> struct ChainModel : Model<ChainModel<Processors>, Processors + 1, Meeting> {
+  void thread(unsigned index) {
+    Meeting& m = *this->state;
+    if (index > 0) return m.process(1, [this, &m](std::uint32_t) { meet(m); });
+    const int values[Processors] = {};
+    if (rl::rand(2)) m.push_and_notify(values, Processors);
+    else
+      for (const int& value : values) m.push_and_notify(&value, 1);
+  }
+  void meet(Meeting& m) {
+    rl::ctx().sched();
+    if (++m.inside < Processors) m.waiting.park();
+    else m.waiting.wake(Processors);
+    m.count(1, static_cast<int>(Processors));
+  }
+  void check() { RL_ASSERT(this->state->inside == Processors); }
+};
+
+// A third thread stops the processors at any moment: all of them return, and every message is handled or still there.
+struct StopModel : Model<StopModel, 4, Workshop> {
+  static constexpr int kMessages = 2;
+  void thread(unsigned index) {
+    Workshop& w = *this->state;
+    const int value = 0;
+    if (index == 0) return w.end();
+    if (index == 1)
+      for (int i = 0; i < kMessages; ++i) w.push_and_notify(&value, 1);
+    else w.process(2, [&w](std::uint32_t n) { w.handled.fetch_add(static_cast<int>(n), rl::mo_relaxed, RL_INFO); });
+  }
+  void check() {
+    int left = 0, value = 0;
+    while (state->ring.pop(&value, 1)) ++left;
+    RL_ASSERT(state->handled.load(rl::mo_relaxed, RL_INFO) + left == kMessages);
+  }
+};
+
+// --------------------------------------------------------------------------------------------------------------- Slabs
+// The reader fills a slab, publishes two messages in it and goes on to the next; whoever drops the last reference gives
+// it back, and the reader fills it again. Nobody reads a slab after that, and none is lost or freed twice. One of the
+// rounds has a slab of a size of its own, which is freed instead.
+struct Depot {
+  struct Item {
+    Slab* slab;
+    int contents;
+  };
+  static constexpr int kRounds = 3;
+  Account account{100, 1 << 20};
+  SlabPool pool{16, 1, &account};
+  Ring<int> ring{8};
+  Item items[2 * kRounds];
+
+  void fill(int round, bool own_size) {
+    Slab* slab = pool.acquire(own_size ? 64 : 0);
+    RL_ASSERT(slab != nullptr);
+    WS_WRITE(contents_of(slab), round);
+    SlabPool::add(slab, 2);
+    const int numbers[2] = {2 * round, 2 * round + 1};
+    for (int number : numbers) items[number] = {slab, round};
+    RL_ASSERT(ring.push(numbers, 2) == 2);
+    SlabPool::drop(slab, 1);
+  }
+  std::uint32_t consume() {
+    int numbers[2];
+    const std::uint32_t n = ring.pop(numbers, 2);
+    for (std::uint32_t i = 0; i < n; ++i) RL_ASSERT(WS_READ(contents_of(items[numbers[i]].slab)) == items[numbers[i]].contents);
+    // as processors do it: once for a run of messages in the same slab
+    const bool same = n == 2 && items[numbers[0]].slab == items[numbers[1]].slab;
+    for (std::uint32_t i = 0; i < n; i += same ? 2 : 1) SlabPool::drop(items[numbers[i]].slab, same ? 2 : 1);
+    return n;
+  }
+};
+struct SlabModel : Model<SlabModel, 3, Depot> {
+  void thread(unsigned index) {
+    if (index > 0) {
+      for (int i = 0; i < 4; ++i) state->consume();
+      return;
+    }
+    const int own_size = static_cast<int>(rl::rand(Depot::kRounds + 1));
+    for (int round = 0; round < Depot::kRounds; ++round) state->fill(round, round == own_size);
+  }
+  void check() {
+    while (state->consume()) continue;
+    RL_ASSERT(state->pool.live() == 0);
+    RL_ASSERT(state->account.level() == 0);
+  }
+};
+
+// ------------------------------------------------------------------------------------------------------------- Mailbox
+// A reader's inbox: pushers push and ring; the reader answers, looks and sleeps. It finds everything, in order. The
+// look is a plain load, as that is the weakest one: a read-modify-write would always find the newest.
+struct Letter {
+  Plain<Letter*> next;
+  Plain<int> text;
+};
+struct Inbox {
+  Stack<Letter> stack;
+  Doorbell bell;
+  Letter letters[2][2];
+};
+struct MailboxModel : Model<MailboxModel, 3, Inbox> {
+  void thread(unsigned index) {
+    if (index == 0) return read();
+    for (int i = 0; i < 2; ++i) {
+      Letter& letter = state->letters[index - 1][i];
+      WS_WRITE(letter.text, static_cast<int>(index * 10) + i);
+      state->stack.push(&letter);
+      state->bell.ring();
+    }
+  }
+  void read() {
+    int next[2] = {0, 0};
+    while (next[0] + next[1] < 4) {
+      if (!state->stack.empty()) take(next);
+      if (next[0] + next[1] == 4) return;
+      state->bell.wire().sleep();
+      state->bell.answer();
+    }
+  }
+  void take(int* next) {
+    for (Letter* letter = state->stack.take_in_order(); letter; letter = WS_READ(letter->next)) {
+      const int text = WS_READ(letter->text);
+      RL_ASSERT(text % 10 == next[text / 10 - 1]++);
+    }
+  }
+  void check() { RL_ASSERT(state->stack.empty()); }
+};
+
+// ------------------------------------------------------------------------------------------------------------- Account
+// Two sources, each with its own bell, charge three messages under a bound of two, in messages or in bytes; two
+// consumers release them. No source sleeps for ever, and the bound holds but for one message of each other source:
+// they look and charge in two steps.
+struct Tally {
+  static constexpr std::uint64_t kBytes = 10;
+  Account account;
+  Doorbell bells[2];
+  unsigned ready = 0;  // messages that wait for a consumer
+  Sleepers idle;
+  Tally() : account(rl::rand(2) ? 2 : 50, 20) {
+    for (unsigned door = 0; door < 2; ++door) account.set_door(door, &bells[door]);
+  }
+  void hand_over() {
+    ++ready;
+    idle.wake(1);
+  }
+  void receive() {
+    rl::ctx().sched();
+    while (ready == 0) idle.park();
+    --ready;
+  }
+};
+template <unsigned Sources, unsigned Consumers>
+struct AccountModel : Model<AccountModel<Sources, Consumers>, Sources + Consumers, Tally> {
+  static constexpr int kEach = 3;
+  void thread(unsigned index) {
+    if (index < Sources) return charge(index);
+    for (unsigned i = 0; i < kEach * Sources / Consumers; ++i) {
+      this->state->receive();
+      this->state->account.release(1, Tally::kBytes);
+    }
+  }
+  void charge(unsigned door) {
+    Tally& t = *this->state;
+    for (int i = 0; i < kEach; ++i) {
+      while (!t.account.admits()) {
+        if (t.account.starve(door)) t.bells[door].wire().sleep();
+        t.bells[door].answer();
+      }
+      t.account.charge(1, Tally::kBytes);
+      RL_ASSERT(Account::messages_of(t.account.level()) <= 2 + Sources - 1);
+      t.hand_over();
+    }
+  }
+  void check() { RL_ASSERT(this->state->account.level() == 0); }
+};
+
+}  // namespace model
+}  // namespace wsengine
+#endif
