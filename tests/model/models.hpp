@@ -76,11 +76,11 @@ struct RingModel : Model<RingModel<Producers, Consumers>, Producers + Consumers,
 // -------------------------------------------------------------------------------------------------------------- Parker
 // The loop of a processor. `stop` is relaxed throughout: the parker alone must carry it.
 struct Workshop {
-  Ring<int> ring{4};
+  Ring<int> ring;
   Parker parker;
   rl::atomic<int> stop;
   rl::atomic<int> handled;
-  Workshop() {
+  explicit Workshop(std::uint32_t capacity = 4) : ring(capacity) {
     stop.store(0, rl::mo_relaxed, RL_INFO);
     handled.store(0, rl::mo_relaxed, RL_INFO);
   }
@@ -293,7 +293,8 @@ struct AccountModel : Model<AccountModel<Sources, Consumers>, Sources + Consumer
   static constexpr int kEach = 3;
   void thread(unsigned index) {
     if (index < Sources) return charge(index);
-    for (unsigned i = 0; i < kEach * Sources / Consumers; ++i) {
+    const unsigned all = kEach * Sources, first = index - Sources;
+    for (unsigned i = first; i < all; i += Consumers) {
       this->state->receive();
       this->state->account.release(1, Tally::kBytes);
     }
@@ -311,6 +312,55 @@ struct AccountModel : Model<AccountModel<Sources, Consumers>, Sources + Consumer
     }
   }
   void check() { RL_ASSERT(this->state->account.level() == 0); }
+};
+
+// ----------------------------------------------------------------------------------------------------------- Admission
+// All of it together: a reader under a bound as large as the ring, and processors that free their slots, then handle,
+// then release. What the account admits finds a free slot, if one processor frees the slots in order. With two, one that
+// stalls inside its claim may hold the slot that is next, while the other goes on: the reader must take a refusal by
+// the ring as one by the account.
+struct Engine : Workshop {
+  static constexpr std::uint32_t kBound = 2;
+  Account account{kBound, 1000};
+  Doorbell bell;
+  Engine() : Workshop(kBound) { account.set_door(0, &bell); }
+  void wait_for_room() {
+    if (account.starve(0)) bell.wire().sleep();
+    else rl::yield(1, RL_INFO);
+    bell.answer();
+  }
+};
+template <unsigned Processors> struct AdmissionModel : Model<AdmissionModel<Processors>, Processors + 1, Engine> {
+  static constexpr int kMessages = 5;
+  void thread(unsigned index) {
+    Engine& e = *this->state;
+    if (index == 0) return read(e);
+    e.process(2, [&e](std::uint32_t n) {
+      e.account.release(n, 10 * n);
+      e.count(n, kMessages);
+    });
+  }
+  void read(Engine& e) {
+    const int values[2] = {0, 0};
+    for (std::uint32_t done = 0; done < kMessages;) {
+      const std::uint64_t room = e.account.admits() ? e.account.room() : 0;
+      const std::uint32_t n = room < kMessages - done ? static_cast<std::uint32_t>(room) : kMessages - done;
+      std::uint32_t got = 0;
+      if (n > 0) {
+        e.account.charge(n, 10 * n);
+        got = e.ring.push(values, n);
+        RL_ASSERT(Processors > 1 || got == n);
+      }
+      if (got < n) e.account.release(n - got, 10 * (n - got));
+      if (got > 0) e.parker.notify();
+      else e.wait_for_room();
+      done += got;
+    }
+  }
+  void check() {
+    RL_ASSERT(this->state->account.level() == 0);
+    RL_ASSERT(!this->state->ring.ready());
+  }
 };
 
 }  // namespace model

@@ -24,6 +24,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #define WS_MODEL 1
 #define WS_PAUSE(point) ((void)0)
@@ -44,25 +45,31 @@ template <class T> using Plain = rl::var<T>;
 
 namespace model {
 
-// The one weakened order of this process, if any.
+// The orders that this process has other than they are written.
 class Mutant {
  public:
-  void choose(const std::string& tag, rl::memory_order order) {
-    tag_ = tag;
-    order_ = order;
-  }
-  bool chosen() const { return !tag_.empty(); }
-  bool reached() const { return reached_; }  // did any model come past its tag?
+  void change(const std::string& tag, rl::memory_order order) { changes_.push_back({tag, order, false}); }
   rl::memory_order order_of(const char* tag, rl::memory_order written) {
-    if (tag_ != tag) return written;
-    reached_ = true;
-    return order_;
+    for (Change& change : changes_) {
+      if (change.tag != tag) continue;
+      change.reached = true;
+      return change.order;
+    }
+    return written;
+  }
+  bool all_reached() const {  // did some model come past each tag?
+    for (const Change& change : changes_)
+      if (!change.reached) return false;
+    return true;
   }
 
  private:
-  std::string tag_;
-  rl::memory_order order_ = rl::mo_seq_cst;
-  bool reached_ = false;
+  struct Change {
+    std::string tag;
+    rl::memory_order order;
+    bool reached;
+  };
+  std::vector<Change> changes_;
 };
 inline Mutant& mutant() {
   static Mutant only;
@@ -121,7 +128,7 @@ inline void* malloc(::std::size_t bytes) {
 inline void free(void* slab) {
   model::Block* block = static_cast<model::Block*>(slab) - 1;
   WS_WRITE(*block->contents, 0);  // a race with whoever reads it still
-  block->contents->~Contents();
+  block->contents->~var();
   rl::ctx().free(block, false, RL_INFO);
 }
 }  // namespace std

@@ -1,0 +1,172 @@
+# The design page of stream: one connection's bytes, from its socket to the ring and from its outbox to the socket.
+#
+# Belongs here: non-blocking reads and writes, buffers, what each parsed step does to the connection. Does not: when to
+# read or write (receiver), the wire format (frames), who decides to connect (websocket). After registration all of a
+# Wire belongs to the reader thread; what others may touch is its Control.
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libcpp cimport bool as cbool
+from libcpp.atomic cimport atomic
+from wsengine.engine.frames cimport MaskKeys, Parsed, Parser, Step
+from wsengine.engine.ring cimport CAccount, CParker, CRing, Descriptor, Slab, SlabPool
+
+cdef extern from "control.hpp" namespace "wsengine" nogil:
+    cdef enum Ask "wsengine::Ask":
+        ASK_IDLE "wsengine::kAskIdle"
+        ASK_PONG "wsengine::kAskPong"
+        ASK_CLOSE "wsengine::kAskClose"
+
+    cppclass OutFrame:
+        OutFrame* next
+        uint32_t size
+        uint8_t opcode
+        uint8_t* data()
+        @staticmethod
+        OutFrame* make(uint32_t size, uint8_t opcode)
+
+    cppclass Outbox "wsengine::Stack<wsengine::OutFrame>":
+        void push(OutFrame* frame)
+        cbool empty()
+        OutFrame* take_in_order()
+
+    cppclass Control:
+        Control() except +
+        int64_t keepalive_ns
+        int64_t ws_timeout_ns
+        int64_t pong_timeout_ns
+        int64_t close_timeout_ns
+        int64_t started_ns
+        atomic[uint32_t] epoch
+        atomic[int64_t] heard_ns
+        atomic[uint32_t] paused
+        atomic[uint32_t] pong_number
+        atomic[int64_t] round_trip_ns
+        atomic[int64_t] close_due_ns
+        atomic[uint64_t] messages
+        atomic[uint64_t] bytes
+        atomic[uint64_t] frames
+        atomic[uint64_t] discarded
+        atomic[uint64_t] pauses
+        atomic[uint64_t] pings_heard
+        atomic[uint32_t] ping_number
+        atomic[int64_t]* ping_sent_ns
+        atomic[uint32_t] asks
+        Outbox outbox
+        void begin(uint32_t epoch)
+        void end()
+        void heard(int64_t now)
+        @staticmethod
+        void add(atomic[uint64_t]& count, uint64_t n)
+
+cdef enum:
+    STAGED = 64                # descriptors pushed at a time
+    READS = 4                  # reads of one connection in a row, so that the others get their turn
+    DIRECT = 16384             # payload bytes still to come from which on they are read straight into the message
+    GROWTH = 1048576           # a message announced above this is given memory as it arrives, not as it is announced
+    PONGS_PENDING = 64         # unsent pongs kept; above, the newest replaces the one before (RFC 6455 §5.5.3)
+
+cdef enum Phase:
+    PHASE_OPEN                 # frames both ways
+    PHASE_CLOSING              # our Close is on its way, the peer's is awaited
+    PHASE_ENDING               # Close received or protocol failed: send what is queued, then wait for the end
+    PHASE_DEAD                 # off the socket
+
+cdef enum Cause:               # why a connection ended; the first one found stands
+    CAUSE_NONE
+    CAUSE_CLOSED               # the peer's Close: code, reason
+    CAUSE_FAILED               # the peer broke the protocol: code that we sent, problem
+    CAUSE_EOF                  # the peer ended the stream without a Close
+    CAUSE_ERROR                # a network error: errno
+    CAUSE_IDLE                 # ws_timeout
+    CAUSE_PONG                 # pong_timeout
+    CAUSE_RELEASED             # we let go of it
+    CAUSE_MEMORY               # no memory for a message
+
+cdef enum Reading:             # what became of an attempt to read
+    READ_DRY                   # the socket has nothing more
+    READ_MORE                  # there may be more: come again
+    READ_FULL                  # no room in the pipeline
+    READ_END                   # the stream has ended or failed
+
+cdef struct Wire:
+    int fd
+    uint32_t index             # which connection of the producer
+    uint32_t epoch             # which generation of it
+    Control* control
+    Parser parser
+    uint64_t sequence          # of the next message
+    Phase phase
+    # what the poller knows
+    cbool polled, reading, writing
+    cbool hot                  # may have something to read
+    cbool discarding           # parse and answer, but deliver nothing
+    cbool starved              # waits for room in the pipeline
+    # the message in progress
+    Slab* part_slab            # holds one reference
+    uint8_t* part
+    uint64_t part_size
+    uint64_t part_capacity
+    # bytes read and not parsed, for want of room
+    Slab* rest_slab            # holds one reference
+    const uint8_t* rest
+    size_t rest_size
+    # going out: control frames overtake between frames
+    OutFrame* sending
+    uint32_t sent              # bytes of it
+    OutFrame* control_first
+    OutFrame* control_last
+    OutFrame* data_first
+    OutFrame* data_last
+    uint32_t pongs             # unsent pongs
+    cbool close_queued         # our Close is queued or sent: nothing follows it
+    cbool write_dead           # a write failed: read on to the end, write nothing
+    cbool write_shut           # our side is shut
+    # how it ended
+    Cause cause
+    uint16_t code
+    int error                  # errno
+    uint64_t detail            # CAUSE_FAILED with 1009: the size announced
+    uint8_t text[125]          # reason or problem
+    uint8_t text_size
+    Wire* next                 # the reader's list
+
+cdef struct Intake:            # the reader's own, shared by its connections
+    CRing* ring
+    CAccount* account
+    CParker* parker
+    SlabPool* pool
+    Slab* slab                 # being filled; holds one reference
+    size_t used                # bytes of it
+    Descriptor batch[STAGED]
+    uint32_t staged
+    uint32_t in_place          # of those, how many lie in `here` and have no reference of their own yet
+    Slab* here                 # what is being parsed
+    uint64_t credit            # messages that may still be staged before the account is asked again
+    uint32_t pushed            # since the last notify
+    MaskKeys keys
+    int64_t now                # of the read under way
+    void* notes                # receiver: where pings and pongs are noted
+    void (*note_control)(void* notes, Wire* wire, bint ping, const Parsed* parsed, int64_t round_trip) noexcept nogil
+
+cdef Wire* wire_new(int fd, uint32_t index, uint32_t epoch, Control* control, uint64_t max_size) noexcept nogil
+cdef void wire_free(Wire* wire) noexcept nogil
+cdef bint intake_start(Intake* intake, CRing* ring, CAccount* account, CParker* parker, SlabPool* pool) noexcept nogil
+cdef void intake_stop(Intake* intake) noexcept nogil
+cdef void intake_settle(Intake* intake) noexcept nogil
+
+cdef Reading wire_read(Wire* wire, Intake* intake) noexcept nogil
+cdef bint wire_feed(Wire* wire, Intake* intake, const uint8_t* data, size_t size) noexcept nogil
+cdef bint wire_write(Wire* wire) noexcept nogil      # True: something waits for the socket to take it
+cdef void wire_close(Wire* wire, MaskKeys* keys, uint16_t code, const uint8_t* reason, size_t size) noexcept nogil
+cdef void wire_blame(Wire* wire, Cause cause, uint16_t code, int error, const uint8_t* text, size_t size) noexcept nogil
+cdef OutFrame* frame_make(MaskKeys* keys, uint8_t opcode, const uint8_t* payload, size_t size) noexcept nogil
+
+
+cdef class Stream:
+    # A connection ready for a reader: descriptor, generation, and the bytes that came behind the handshake.
+    cdef Wire* wire            # given to the reader at registration, taken back when it has let go
+    cdef object control_owner  # keeps the Control alive
+    cdef readonly bytes leftover
+
+cdef class ControlBlock:
+    # Owner of one Control, and its Python face.
+    cdef Control* c

@@ -1,0 +1,661 @@
+"""One connection's bytes: from the socket through the parser into slabs and the ring, and from the outbox to the socket.
+
+All functions run without the GIL in the reader thread, never block, and report to the receiver what became of the call.
+When to read and write is the receiver's matter, the wire format that of `frames`. Payloads are parsed where they were
+received; only messages cut by a read, or fragmented, are gathered, large ones by reading straight into their memory.
+"""
+from libc.errno cimport EAGAIN, EINTR, errno
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, strlen
+from libcpp cimport bool as cbool
+from libcpp.atomic cimport memory_order_acquire, memory_order_relaxed
+from wsengine.engine.frames cimport (OP_BINARY, OP_CLOSE, OP_PONG, OP_TEXT, STEP_CLOSE, STEP_FAIL, STEP_MESSAGE,
+                                     STEP_MORE, STEP_PIECE, STEP_PING, STEP_PONG, MaskKeys, Parsed, Step, build,
+                                     frame_size, mask_keys_start, next_key, parse, parser_start)
+from wsengine.engine.ring cimport CAccount, CParker, CRing, Descriptor, Slab, SlabPool, monotonic_ns
+
+cdef extern from "<sys/socket.h>" nogil:
+    ssize_t recv(int fd, void* data, size_t size, int flags)
+    ssize_t send(int fd, const void* data, size_t size, int flags)
+    int shutdown(int fd, int how)
+    int MSG_DONTWAIT
+    int MSG_NOSIGNAL
+    int SHUT_WR
+
+
+# ------------------------------------------------------------------------------------------------------ birth and death
+
+cdef Wire* wire_new(int fd, uint32_t index, uint32_t epoch, Control* control, uint64_t max_size) noexcept nogil:
+    cdef Wire* wire = <Wire*>calloc(1, sizeof(Wire))
+    if wire != NULL:
+        wire.fd = fd
+        wire.index = index
+        wire.epoch = epoch
+        wire.control = control
+        parser_start(&wire.parser, max_size)
+    return wire
+
+
+cdef void free_frames(OutFrame* frame) noexcept nogil:
+    cdef OutFrame* next
+    while frame != NULL:
+        next = frame.next
+        free(frame)
+        frame = next
+
+
+cdef void drop_output(Wire* wire) noexcept nogil:
+    free_frames(wire.sending)
+    free_frames(wire.control_first)
+    free_frames(wire.data_first)
+    free_frames(wire.control.outbox.take_in_order())
+    wire.sending = wire.control_first = wire.control_last = wire.data_first = wire.data_last = NULL
+    wire.pongs = 0
+
+
+cdef void drop_part(Wire* wire) noexcept nogil:
+    if wire.part_slab != NULL:
+        SlabPool.drop(wire.part_slab, 1)
+        wire.part_slab = NULL
+        wire.part_size = wire.part_capacity = 0
+
+
+cdef void drop_rest(Wire* wire) noexcept nogil:
+    if wire.rest_slab != NULL:
+        SlabPool.drop(wire.rest_slab, 1)
+        wire.rest_slab = NULL
+        wire.rest_size = 0
+
+
+cdef void wire_free(Wire* wire) noexcept nogil:
+    drop_output(wire)
+    drop_part(wire)
+    drop_rest(wire)
+    free(wire)
+
+
+cdef void wire_blame(Wire* wire, Cause cause, uint16_t code, int error, const uint8_t* text, size_t size) noexcept nogil:
+    """Note why the connection ends; what was noted first stands."""
+    if wire.cause != CAUSE_NONE:
+        return
+    wire.cause = cause
+    wire.code = code
+    wire.error = error
+    wire.text_size = <uint8_t>min(size, sizeof(wire.text))
+    if wire.text_size:
+        memcpy(wire.text, text, wire.text_size)
+
+
+# ------------------------------------------------------------------------------------------------------------ the intake
+
+cdef bint intake_start(Intake* intake, CRing* ring, CAccount* account, CParker* parker, SlabPool* pool) noexcept nogil:
+    intake.ring = ring
+    intake.account = account
+    intake.parker = parker
+    intake.pool = pool
+    intake.used = intake.staged = intake.in_place = intake.pushed = 0
+    intake.credit = 0
+    intake.here = NULL
+    mask_keys_start(&intake.keys)
+    intake.slab = pool.acquire(0)
+    return intake.slab != NULL
+
+
+cdef void intake_stop(Intake* intake) noexcept nogil:
+    if intake.slab != NULL:
+        SlabPool.drop(intake.slab, 1)
+        intake.slab = NULL
+
+
+cdef void flush(Intake* intake) noexcept nogil:
+    """Push what is staged. There is room: `credit` never exceeds the account's, and the ring holds as much."""
+    cdef uint32_t done = 0
+    if intake.staged == 0:
+        return
+    if intake.in_place:
+        SlabPool.add(intake.here, intake.in_place)
+        intake.in_place = 0
+    intake.account.charge(intake.staged, 0)
+    while done < intake.staged:   # one pass, unless a consumer is just letting go of the slot
+        done += intake.ring.push(intake.batch + done, intake.staged - done)
+    intake.pushed += intake.staged
+    intake.staged = 0
+
+
+cdef void intake_settle(Intake* intake) noexcept nogil:
+    """Push what is staged, and wake one processor if anything was pushed: once a read."""
+    flush(intake)
+    if intake.pushed:
+        intake.pushed = 0
+        intake.parker.notify()
+
+
+cdef inline bint has_credit(Intake* intake) noexcept nogil:
+    if intake.credit == 0:
+        flush(intake)
+        intake.credit = intake.account.room()
+    return intake.credit != 0
+
+
+cdef inline void stage(Wire* wire, Intake* intake, Slab* slab, const uint8_t* data, uint64_t size, uint8_t opcode,
+                       uint8_t ascii) noexcept nogil:
+    """Stage one message; its slab is `here`, or comes with a reference of its own."""
+    cdef Descriptor* one = &intake.batch[intake.staged]
+    one.data = data
+    one.slab = slab
+    one.sequence = wire.sequence
+    one.received_ns = intake.now
+    one.size = <uint32_t>size
+    one.epoch = wire.epoch
+    one.index = wire.index
+    one.opcode = opcode
+    one.ascii = ascii
+    wire.sequence += 1
+    intake.credit -= 1
+    intake.staged += 1
+    if intake.staged == STAGED:
+        flush(intake)
+
+
+# ------------------------------------------------------------------------------------------- messages that arrive in parts
+
+cdef bint room_in_slab(Intake* intake, size_t size) noexcept nogil:
+    """Make sure that `size` bytes are free in the slab being filled; False if memory is out."""
+    cdef Slab* fresh
+    if intake.pool.slab_bytes() - intake.used >= size:
+        return True
+    fresh = intake.pool.acquire(0)
+    if fresh == NULL:
+        return False
+    SlabPool.drop(intake.slab, 1)     # `here` has a reference of its own while it is parsed
+    intake.slab = fresh
+    intake.used = 0
+    return True
+
+
+cdef bint grow_part(Wire* wire, Intake* intake, uint64_t needed, uint64_t announced) noexcept nogil:
+    """Give the message in progress room for `needed` bytes, at once for all of `announced` unless that is large."""
+    cdef uint64_t capacity = min(announced, <uint64_t>GROWTH)
+    cdef Slab* slab
+    cdef uint8_t* data
+    capacity = max(max(capacity, needed), min(wire.part_capacity * 2, announced))
+    if capacity <= intake.pool.slab_bytes() // 4:
+        if not room_in_slab(intake, capacity):
+            return False
+        slab = intake.slab
+        data = slab.data() + intake.used
+        intake.used += capacity
+        SlabPool.add(slab, 1)
+    else:
+        slab = intake.pool.acquire(capacity)
+        if slab == NULL:
+            return False
+        data = slab.data()
+    if wire.part_slab != NULL:
+        memcpy(data, wire.part, wire.part_size)
+        SlabPool.drop(wire.part_slab, 1)
+    wire.part_slab = slab
+    wire.part = data
+    wire.part_capacity = capacity
+    return True
+
+
+cdef bint gather(Wire* wire, Intake* intake, const Parsed* parsed) noexcept nogil:
+    """Append a piece to the message in progress; deliver it if that completes it. False if memory is out."""
+    cdef uint64_t needed = wire.part_size + parsed.size
+    if wire.discarding:
+        drop_part(wire)
+        if parsed.last:
+            Control.add(wire.control.discarded, 1)
+        return True
+    if wire.part_slab == NULL or needed > wire.part_capacity:
+        if not grow_part(wire, intake, max(needed, <uint64_t>1), parsed.announced):
+            return False
+    if parsed.size and parsed.payload != wire.part + wire.part_size:
+        memcpy(wire.part + wire.part_size, parsed.payload, parsed.size)
+    wire.part_size = needed
+    if parsed.last:
+        stage(wire, intake, wire.part_slab, wire.part, needed, parsed.opcode, 0)
+        wire.part_slab = NULL         # its reference went with the message
+        wire.part_size = wire.part_capacity = 0
+    return True
+
+
+# ------------------------------------------------------------------------------------------------------- control frames
+
+cdef OutFrame* frame_make(MaskKeys* keys, uint8_t opcode, const uint8_t* payload, size_t size) noexcept nogil:
+    cdef OutFrame* frame = OutFrame.make(<uint32_t>frame_size(size), opcode)
+    if frame != NULL:
+        build(frame.data(), opcode, True, payload, size, next_key(keys))
+    return frame
+
+
+cdef void queue_frame(Wire* wire, OutFrame* frame) noexcept nogil:
+    frame.next = NULL
+    if frame.opcode >= OP_CLOSE:
+        if wire.control_last != NULL:
+            wire.control_last.next = frame
+        else:
+            wire.control_first = frame
+        wire.control_last = frame
+    else:
+        if wire.data_last != NULL:
+            wire.data_last.next = frame
+        else:
+            wire.data_first = frame
+        wire.data_last = frame
+
+
+cdef void queue_pong(Wire* wire, Intake* intake, const Parsed* parsed) noexcept nogil:
+    """Answer a ping with its payload. A peer that pings faster than it reads gets the newest answers only."""
+    cdef OutFrame* frame
+    cdef OutFrame* last = wire.control_last
+    if wire.write_dead or wire.close_queued:
+        return
+    frame = frame_make(&intake.keys, OP_PONG, parsed.payload, parsed.size)
+    if frame == NULL:
+        return
+    if wire.pongs >= PONGS_PENDING and last != NULL and last.opcode == OP_PONG and last.size >= frame.size:
+        memcpy(last.data(), frame.data(), frame.size)
+        last.size = frame.size
+        free(frame)
+        return
+    wire.pongs += 1
+    queue_frame(wire, frame)
+
+
+cdef void wire_close(Wire* wire, MaskKeys* keys, uint16_t code, const uint8_t* reason, size_t size) noexcept nogil:
+    """Queue our Close, once; 1005 stands for a Close without a code (RFC 6455 §5.5.1)."""
+    cdef uint8_t payload[125]
+    cdef OutFrame* frame
+    if wire.close_queued or wire.write_dead:
+        return
+    payload[0] = <uint8_t>(code >> 8)
+    payload[1] = <uint8_t>code
+    size = min(size, <size_t>123)
+    if size:
+        memcpy(payload + 2, reason, size)
+    frame = frame_make(keys, OP_CLOSE, payload, 0 if code == 1005 else size + 2)
+    if frame == NULL:
+        return
+    free_frames(wire.data_first)      # what was not begun will not be sent: nothing may follow a Close
+    wire.data_first = wire.data_last = NULL
+    queue_frame(wire, frame)
+    wire.close_queued = True
+
+
+cdef void end_begins(Wire* wire, Intake* intake) noexcept nogil:
+    wire.phase = PHASE_ENDING
+    wire.control.close_due_ns.store(intake.now + wire.control.close_timeout_ns, memory_order_relaxed)
+
+
+cdef void on_close(Wire* wire, Intake* intake, const Parsed* parsed) noexcept nogil:
+    wire_blame(wire, CAUSE_CLOSED, parsed.close_code, 0, parsed.payload, parsed.size)
+    wire_close(wire, &intake.keys, parsed.close_code, NULL, 0)
+    end_begins(wire, intake)
+
+
+cdef void on_failure(Wire* wire, Intake* intake, const Parsed* parsed) noexcept nogil:
+    """Fail the connection (RFC 6455 §7.1.7): tell the peer why, take nothing more from it."""
+    cdef const uint8_t* problem = <const uint8_t*>parsed.problem
+    wire_blame(wire, CAUSE_FAILED, parsed.close_code, 0, problem, strlen(parsed.problem))
+    if parsed.close_code == 1009:
+        wire.detail = parsed.announced
+    wire_close(wire, &intake.keys, parsed.close_code, problem, strlen(parsed.problem))
+    drop_part(wire)
+    end_begins(wire, intake)
+
+
+cdef void on_pong(Wire* wire, Intake* intake, const Parsed* parsed) noexcept nogil:
+    """Match a pong with the ping that it answers: our pings carry generation and number, big-endian."""
+    cdef uint32_t epoch = 0, number = 0, newest
+    cdef int64_t trip = -1
+    cdef int i
+    if parsed.size == 8:
+        for i in range(4):
+            epoch = (epoch << 8) | parsed.payload[i]
+            number = (number << 8) | parsed.payload[4 + i]
+        # acquire: pairs with the timer's release of ping_number after the time of that ping
+        newest = wire.control.ping_number.load(memory_order_acquire)
+        if epoch == wire.epoch and number and newest - number < 16:
+            trip = intake.now - wire.control.ping_sent_ns[number % 16].load(memory_order_relaxed)
+            wire.control.round_trip_ns.store(trip, memory_order_relaxed)
+            wire.control.pong_number.store(number, memory_order_relaxed)
+    if intake.note_control != NULL:
+        intake.note_control(intake.notes, wire, False, parsed, trip)
+
+
+# ------------------------------------------------------------------------------------------------------------- reading
+
+cdef bint take_step(Wire* wire, Intake* intake, Step step, const Parsed* parsed) noexcept nogil:
+    """What a step other than a whole message does to the connection; False if memory is out."""
+    if step == STEP_PIECE:
+        return gather(wire, intake, parsed)
+    if step == STEP_PING:
+        Control.add(wire.control.pings_heard, 1)
+        queue_pong(wire, intake, parsed)
+        if intake.note_control != NULL:
+            intake.note_control(intake.notes, wire, True, parsed, -1)
+    elif step == STEP_PONG:
+        on_pong(wire, intake, parsed)
+    elif step == STEP_CLOSE:
+        on_close(wire, intake, parsed)
+    elif step == STEP_FAIL:
+        on_failure(wire, intake, parsed)
+    return True
+
+
+cdef bint parse_bytes(Wire* wire, Intake* intake, const uint8_t* data, size_t size) noexcept nogil:
+    """Parse bytes that lie in `intake.here`; False if it stopped for want of room, with the rest put by."""
+    cdef Parsed parsed
+    cdef size_t at = 0
+    cdef uint64_t frames = 0, first = wire.sequence, bytes_in = 0
+    cdef Step step
+    cdef bint room = True
+    while at < size:
+        if not wire.discarding and not has_credit(intake):
+            wire.rest_slab = intake.here
+            SlabPool.add(intake.here, 1)
+            wire.rest = data + at
+            wire.rest_size = size - at
+            room = False
+            break
+        step = parse(&wire.parser, data + at, size - at, &parsed)
+        at += parsed.consumed
+        if step == STEP_MORE:
+            continue
+        frames += 1
+        if step == STEP_MESSAGE:
+            if wire.discarding:
+                Control.add(wire.control.discarded, 1)
+                continue
+            bytes_in += parsed.size
+            intake.in_place += 1
+            stage(wire, intake, intake.here, parsed.payload, parsed.size, parsed.opcode, parsed.ascii)
+        else:
+            if step == STEP_PIECE:
+                bytes_in += parsed.size
+            if not take_step(wire, intake, step, &parsed):
+                wire_blame(wire, CAUSE_MEMORY, 1011, 0, NULL, 0)
+                wire.parser.over = 1
+                wire_close(wire, &intake.keys, 1011, NULL, 0)
+                end_begins(wire, intake)
+    flush(intake)
+    Control.add(wire.control.frames, frames)
+    Control.add(wire.control.messages, wire.sequence - first)
+    Control.add(wire.control.bytes, bytes_in)
+    return room
+
+
+cdef bint parse_here(Wire* wire, Intake* intake, Slab* slab, const uint8_t* data, size_t size) noexcept nogil:
+    """Parse bytes of `slab`, holding it meanwhile: a message in parts may make the intake go on to another one."""
+    cdef bint room
+    intake.here = slab
+    SlabPool.add(slab, 1)
+    room = parse_bytes(wire, intake, data, size)
+    SlabPool.drop(slab, 1)
+    intake.here = NULL
+    return room
+
+
+cdef bint parse_rest(Wire* wire, Intake* intake) noexcept nogil:
+    """Parse what was put by; False if there is still no room for all of it."""
+    cdef Slab* slab = wire.rest_slab
+    cdef size_t size = wire.rest_size
+    cdef bint room
+    if slab == NULL:
+        return True
+    wire.rest_slab = NULL
+    wire.rest_size = 0
+    room = parse_here(wire, intake, slab, wire.rest, size)
+    SlabPool.drop(slab, 1)
+    return room
+
+
+cdef bint wire_feed(Wire* wire, Intake* intake, const uint8_t* data, size_t size) noexcept nogil:
+    """Take bytes that somebody else has read: what came behind the handshake. False if memory is out."""
+    cdef size_t part
+    cdef uint8_t* place
+    intake.now = monotonic_ns()
+    while size:
+        if not room_in_slab(intake, 1):
+            return False
+        part = min(size, <size_t>(intake.pool.slab_bytes() - intake.used))
+        place = intake.slab.data() + intake.used
+        memcpy(place, data, part)
+        intake.used += part
+        data += part
+        size -= part
+        if not parse_here(wire, intake, intake.slab, place, part):
+            return size == 0 or put_by(wire, intake, data, size)
+    return True
+
+
+cdef bint put_by(Wire* wire, Intake* intake, const uint8_t* data, size_t size) noexcept nogil:
+    """Join further unparsed bytes to the rest, in memory of their own."""
+    cdef Slab* slab = intake.pool.acquire(wire.rest_size + size)
+    if slab == NULL:
+        return False
+    memcpy(slab.data(), wire.rest, wire.rest_size)
+    memcpy(slab.data() + wire.rest_size, data, size)
+    SlabPool.drop(wire.rest_slab, 1)
+    wire.rest_slab = slab
+    wire.rest = slab.data()
+    wire.rest_size += size
+    return True
+
+
+cdef inline bint part_takes_reads(Wire* wire) noexcept nogil:
+    return (wire.part_slab != NULL and wire.parser.in_payload and not wire.discarding
+            and wire.parser.opcode < OP_CLOSE and wire.parser.left >= DIRECT)
+
+
+cdef ssize_t receive(Wire* wire, Intake* intake, Slab** slab, uint8_t** place) noexcept nogil:
+    """One read: straight into a large message in progress, else into the slab. -2: memory is out."""
+    cdef size_t size
+    cdef ssize_t got
+    if part_takes_reads(wire):
+        if wire.part_capacity - wire.part_size < min(wire.parser.left, <uint64_t>DIRECT):
+            if not grow_part(wire, intake, wire.part_size + DIRECT, wire.parser.message_size):
+                return -2
+        slab[0] = wire.part_slab
+        place[0] = wire.part + wire.part_size
+        size = <size_t>min(wire.parser.left, wire.part_capacity - wire.part_size)
+    else:
+        if not room_in_slab(intake, <size_t>(intake.pool.slab_bytes() // 4)):
+            return -2
+        slab[0] = intake.slab
+        place[0] = intake.slab.data() + intake.used
+        size = <size_t>(intake.pool.slab_bytes() - intake.used)
+    while True:
+        got = recv(wire.fd, place[0], size, MSG_DONTWAIT)
+        if got >= 0 or errno != EINTR:
+            break
+    if got > 0 and slab[0] == intake.slab and place[0] == intake.slab.data() + intake.used:
+        intake.used += got
+    if got > 0 and <size_t>got < size:
+        wire.hot = False              # it gave less than there was room for: drained, for now
+    return got
+
+
+cdef Reading end_of_stream(Wire* wire, ssize_t got) noexcept nogil:
+    if got == -2:
+        wire_blame(wire, CAUSE_MEMORY, 0, 0, NULL, 0)
+    elif got < 0:
+        wire_blame(wire, CAUSE_ERROR, 0, errno, NULL, 0)
+    else:
+        wire_blame(wire, CAUSE_EOF, 0, 0, NULL, 0)
+    return READ_END
+
+
+cdef Reading wire_read(Wire* wire, Intake* intake) noexcept nogil:
+    """Read and parse, at most READS times. The caller keeps `hot` and settles the intake."""
+    cdef Slab* slab = NULL
+    cdef uint8_t* place = NULL
+    cdef ssize_t got
+    cdef int i
+    intake.credit = 0                 # other sources share the account: ask it anew
+    if not parse_rest(wire, intake):
+        return READ_FULL
+    for i in range(READS):
+        if not wire.discarding and wire.phase == PHASE_OPEN and not intake.account.admits():
+            return READ_FULL
+        got = receive(wire, intake, &slab, &place)
+        if got <= 0:
+            if got == -1 and errno == EAGAIN:
+                wire.hot = False
+                return READ_DRY
+            return end_of_stream(wire, got)
+        intake.now = monotonic_ns()
+        wire.control.heard(intake.now)
+        if not parse_here(wire, intake, slab, place, <size_t>got):
+            return READ_FULL
+        intake_settle(intake)
+        if not wire.hot:
+            return READ_DRY
+    return READ_MORE
+
+
+# ------------------------------------------------------------------------------------------------------------- writing
+
+cdef void collect_output(Wire* wire) noexcept nogil:
+    cdef OutFrame* frame
+    cdef OutFrame* next
+    if wire.control.outbox.empty():
+        return
+    frame = wire.control.outbox.take_in_order()
+    while frame != NULL:
+        next = frame.next
+        if wire.close_queued or wire.write_dead:
+            free(frame)
+        else:
+            queue_frame(wire, frame)
+        frame = next
+
+
+cdef OutFrame* next_output(Wire* wire) noexcept nogil:
+    cdef OutFrame* frame = wire.control_first
+    if frame != NULL:
+        wire.control_first = frame.next
+        if frame.next == NULL:
+            wire.control_last = NULL
+        if frame.opcode == OP_PONG and wire.pongs:
+            wire.pongs -= 1
+    else:
+        frame = wire.data_first
+        if frame != NULL:
+            wire.data_first = frame.next
+            if frame.next == NULL:
+                wire.data_last = NULL
+    if frame != NULL:
+        frame.next = NULL
+    return frame
+
+
+cdef bint wire_write(Wire* wire) noexcept nogil:
+    """Send what is queued; True if the socket took less. A failed write ends the writing, not the connection: what the
+    peer sent before it went away is still read to its end."""
+    cdef ssize_t took
+    collect_output(wire)
+    while not wire.write_dead:
+        if wire.sending == NULL:
+            wire.sending = next_output(wire)
+            wire.sent = 0
+            if wire.sending == NULL:
+                break
+        took = send(wire.fd, wire.sending.data() + wire.sent, wire.sending.size - wire.sent,
+                    MSG_DONTWAIT | MSG_NOSIGNAL)
+        if took < 0:
+            if errno == EINTR:
+                continue
+            if errno == EAGAIN:
+                return True
+            wire.write_dead = True
+            drop_output(wire)
+            return False
+        wire.sent += <uint32_t>took
+        if wire.sent == wire.sending.size:
+            free(wire.sending)
+            wire.sending = NULL
+    if wire.phase == PHASE_ENDING and not wire.write_shut and not wire.write_dead:
+        wire.write_shut = True
+        shutdown(wire.fd, SHUT_WR)    # nothing of ours follows a Close; the peer sees that it may end, too
+    return False
+
+
+# ------------------------------------------------------------------------------------------------------- Python faces
+
+cdef class ControlBlock:
+    """The control block of one place for a connection: its figures, read at any time from any thread."""
+
+    def __cinit__(self):
+        self.c = new Control()
+
+    def __dealloc__(self):
+        del self.c
+
+    def begin(self, uint32_t epoch, *, double keepalive, double ws_timeout, double pong_timeout,
+              double close_timeout) -> None:
+        """Publish a new generation to timer and reader; seconds, 0 is off. The supervisor only."""
+        self.c.keepalive_ns = <int64_t>(keepalive * 1e9)
+        self.c.ws_timeout_ns = <int64_t>(ws_timeout * 1e9)
+        self.c.pong_timeout_ns = <int64_t>(pong_timeout * 1e9)
+        self.c.close_timeout_ns = <int64_t>(close_timeout * 1e9)
+        self.c.begin(epoch)
+
+    def end(self) -> None:
+        """Take the generation back: nothing is watched any more. The supervisor only."""
+        self.c.end()
+
+    @property
+    def round_trip(self):
+        """Seconds from the newest answered ping to its pong; None before the first."""
+        cdef int64_t ns = self.c.round_trip_ns.load(memory_order_relaxed)
+        return None if ns < 0 else ns / 1e9
+
+    @property
+    def paused(self) -> bool:
+        """Whether the connection is not read at the moment, because the pipeline is full."""
+        return self.c.paused.load(memory_order_relaxed) != 0
+
+    @property
+    def heard_ns(self) -> int:
+        return self.c.heard_ns.load(memory_order_relaxed)
+
+    def counts(self) -> dict:
+        """Messages, payload bytes, frames, discarded messages, pauses, and pings heard and sent, over all generations."""
+        return {
+            "messages": self.c.messages.load(memory_order_relaxed),
+            "bytes": self.c.bytes.load(memory_order_relaxed),
+            "frames": self.c.frames.load(memory_order_relaxed),
+            "discarded": self.c.discarded.load(memory_order_relaxed),
+            "pauses": self.c.pauses.load(memory_order_relaxed),
+            "pings_heard": self.c.pings_heard.load(memory_order_relaxed),
+            "pings_sent": self.c.ping_number.load(memory_order_relaxed),
+        }
+
+
+cdef class Stream:
+    """A connection that is ready for a reader.
+
+    Args:
+        fd: a connected, non-blocking socket. It is not closed here: whoever opened it closes it, once the reader has
+            let go.
+        control: the block of its place; `begin` has been called for this generation.
+        index, epoch: which connection of the producer, which generation of it.
+        max_size: bytes of a message's payload at the most.
+        leftover: bytes that came behind the opening handshake.
+    """
+
+    def __cinit__(self, int fd, ControlBlock control not None, uint32_t index, uint32_t epoch, uint64_t max_size,
+                  bytes leftover=b""):
+        self.control_owner = control
+        self.leftover = leftover
+        self.wire = wire_new(fd, index, epoch, control.c, max_size)
+        if self.wire == NULL:
+            raise MemoryError()
+
+    def __dealloc__(self):
+        if self.wire != NULL:
+            wire_free(self.wire)
