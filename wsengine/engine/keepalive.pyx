@@ -145,7 +145,7 @@ cdef class KeepaliveTimer:
                 next = self.tick_all(now)
                 if self.stopping.load(memory_order_acquire):
                     self.parker.c.leave()
-                    return
+                    break
                 self.parker.c.wait(seen, -1 if next == NEVER else max(next - monotonic_ns(), <int64_t>0))
 
     def wake(self) -> None:
