@@ -23,5 +23,6 @@ cdef class Message:
 
     # What became of it
     cdef object verdict               # None: ok; else a Failed
-    cdef object holder                # the chunk that will acknowledge it, until it has been; set by the pipeline
-    cdef uint32_t place               # its index there
+    cdef object holder                # the chunk that will acknowledge it; None once that has happened
+    cdef uint32_t charged             # bytes that the pipeline's account holds for it
+    cdef void set_verdict(self, object failed) noexcept

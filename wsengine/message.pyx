@@ -137,9 +137,14 @@ cdef class Message:
 
     def fail(self, reason) -> Message:
         """Mark the message as failed: it goes to `handle_failed` and is acknowledged as failed. Returns itself."""
-        self.verdict = reason if isinstance(reason, Failed) else Failed(
-            reason, reason if isinstance(reason, BaseException) else None)
+        self.set_verdict(reason if isinstance(reason, Failed) else Failed(
+            reason, reason if isinstance(reason, BaseException) else None))
         return self
+
+    cdef void set_verdict(self, object failed) noexcept:
+        # The handler's own thread, or whoever takes its chunk over at a deadline: two at once without the GIL.
+        with cython.critical_section(self):
+            self.verdict = failed
 
     def ack_immediately(self) -> None:
         """Acknowledge now, by the present status; the pipeline will not do it again.

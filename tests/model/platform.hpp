@@ -10,6 +10,24 @@
 #ifndef WSENGINE_TESTS_MODEL_PLATFORM_HPP
 #define WSENGINE_TESTS_MODEL_PLATFORM_HPP
 
+// Relacy's own generator of schedules is replaced, by its include guard: with numbers of 32 bits and more it degrades
+// until rare interleavings hardly come up. This is SplitMix64 (Steele, Lea, Flood 2014).
+#include <relacy/base.hpp>
+#define RL_RANDOM_HPP
+namespace rl {
+struct random_generator {
+  uint64_t state;
+  void seed(iteration_t number) { state = number * 0xd1342543de82ef95u; }  // far apart for neighbouring schedules
+  unsigned rand() {
+    uint64_t mixed = state += 0x9e3779b97f4a7c15u;
+    mixed = (mixed ^ (mixed >> 30)) * 0xbf58476d1ce4e5b9u;
+    mixed = (mixed ^ (mixed >> 27)) * 0x94d049bb133111ebu;
+    return static_cast<unsigned>((mixed ^ (mixed >> 31)) >> 33);
+  }
+  template <typename T, T limit> T get() { return static_cast<T>(rand() % limit); }
+};
+}  // namespace rl
+
 #include <relacy/relacy.hpp>
 // Relacy's macros for user code would rewrite the header and the standard library's.
 #undef new

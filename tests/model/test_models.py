@@ -21,8 +21,9 @@ RELACY = Path("/usr/include/relacy/relacy.hpp")
 LONG = 10 if os.environ.get("WSENGINE_LONG") == "1" else 1
 #: Random schedules of each model, with the orders as written.
 SCHEDULES = 100_000 * LONG
-#: Schedules in which a mutant must fail, tried one after the other: most fail within a hundred.
-MUTANT_SCHEDULES = (500, 5_000, 100_000 * LONG)
+#: Schedules of each model in which a mutant must fail, tried one after the other: most fail within a hundred, the
+#: hardest (of the parker's `waking_`) within some ten thousand.
+MUTANT_SCHEDULES = (500, 20_000, 200_000 * LONG)
 #: Schedules of each model that a kept order is shown to pass when it is weakened.
 KEPT_SCHEDULES = 4_000 * LONG
 

@@ -249,6 +249,7 @@ class Parker {
     waking_.exchange(0, WS_ORDER(park_waking, acq_rel));     // pairs with notify_waking
     return seen;
   }
+  bool changed(std::uint32_t seen) const { return word_.load() != seen; }  // woken, for who looks before it sleeps
   void leave() { waiters_.fetch_sub(1, WS_ORDER(park_leave, acq_rel)); }  // pairs with notify_waiters
   void wait(std::uint32_t seen, std::int64_t ns) {
     word_.wait(seen, ns);

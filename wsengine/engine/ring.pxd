@@ -13,6 +13,7 @@ cdef extern from "ring.hpp" namespace "wsengine" nogil:
         CParker() except +
         uint32_t prepare()
         void leave()
+        cbool changed(uint32_t seen)
         void wait(uint32_t seen, int64_t ns)
         void arrive()
         cbool notify()
@@ -88,6 +89,12 @@ cdef class Account:
     # The bound of one pipeline. Any thread may call anything; doors are given out before the threads start.
     cdef CAccount* c                  # set in __cinit__, never changed
     cdef readonly unsigned int doors  # doors given out; the thread that starts the pipeline
+
+cdef class Door:
+    # How a source that is not a reader waits for room in the account. One thread at a time waits.
+    cdef CDoorbell* bell              # set in __cinit__, never changed
+    cdef readonly Account account
+    cdef unsigned int number          # ours in the account
 
 cdef class Ring:
     # The slab ring of one reader: descriptors pushed by that reader only, claimed by any processor.

@@ -6,7 +6,7 @@ control plane, for tests and for benchmarks; the hot paths use the C++ objects b
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 from cpython.bytes cimport PyBytes_FromStringAndSize
-from wsengine.errors import ConfigurationError
+from wsengine.errors import ConfigurationError, EngineError
 
 
 cdef class Parker:
@@ -97,6 +97,42 @@ cdef class Account:
     @property
     def max_bytes(self) -> int:
         return self.c.max_bytes()
+
+
+cdef class Door:
+    """Where a source that is not a reader waits for room in an account. One thread at a time may wait."""
+
+    def __cinit__(self, Account account not None):
+        if account.doors >= 64:
+            raise EngineError("one pipeline takes at most 64 sources")
+        self.account = account
+        self.bell = new CDoorbell()
+        if self.bell.wire().fd() < 0:
+            raise OSError("no descriptor for a source's bell; raise the limit of open files")
+        self.number = account.doors
+        account.doors += 1
+        account.c.set_door(self.number, self.bell)
+
+    def __dealloc__(self):
+        if self.account is not None and self.bell != NULL:
+            self.account.c.set_door(self.number, NULL)
+        del self.bell
+
+    def fileno(self) -> int:
+        """Readable when the bell rings."""
+        return self.bell.wire().fd()
+
+    def starve(self) -> bool:
+        """Ask to be rung; False if there is room already, so that nobody needs to wait."""
+        return self.account.c.starve(self.number)
+
+    def ring(self) -> None:
+        """Wake whoever waits, for another reason."""
+        self.bell.ring()
+
+    def answer(self) -> None:
+        """Take note of a ring, before looking for room."""
+        self.bell.answer()
 
 
 cdef class Ring:

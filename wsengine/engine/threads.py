@@ -1,0 +1,91 @@
+"""How the engine's threads are started, and how they end with the interpreter: named, signals blocked, joined.
+
+Every thread of the engine is a `threading.Thread` made here, so that it has a name that `top -H` and a debugger show,
+leaves signals to the main thread, and is stopped before the interpreter waits for it. What a thread does is not known
+here. Also here: what a fork does to engines, because that is a matter of threads as well.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import sys
+import threading
+import weakref
+from typing import TYPE_CHECKING, Protocol
+
+from wsengine.errors import ForkedProcessError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Stoppable", "at_exit", "check_fork", "exiting", "spawn"]
+
+
+class Stoppable(Protocol):
+    """Something whose threads must end with the interpreter."""
+
+    def stop_at_exit(self) -> None: ...
+
+
+_engines: weakref.WeakSet[Stoppable] = weakref.WeakSet()
+_exiting = threading.Event()
+
+
+def spawn(name: str, body: Callable[[], None]) -> threading.Thread:
+    """Start a non-daemon thread with an OS name; it takes no signals."""
+
+    def run() -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        _name_for_the_system(name)
+        body()
+
+    thread = threading.Thread(target=run, name=name, daemon=False)
+    thread.start()
+    return thread
+
+
+def _name_for_the_system(name: str) -> None:
+    """The kernel keeps 15 bytes: the end tells more than the beginning."""
+    if sys.platform == "linux":
+        short = name.rsplit(":", 1)[-1].encode()[-15:]
+        try:
+            with open(f"/proc/self/task/{threading.get_native_id()}/comm", "wb", buffering=0) as comm:
+                comm.write(short)
+        except OSError:
+            return  # no /proc: the name is a convenience
+
+
+def at_exit(engine: Stoppable) -> None:
+    """Have `engine.stop_at_exit()` called when the interpreter begins to end."""
+    _engines.add(engine)
+
+
+def exiting() -> bool:
+    """Whether the interpreter is ending: no dial and no replacement starts any more."""
+    return _exiting.is_set()
+
+
+def _stop_engines() -> None:
+    _exiting.set()
+    for engine in list(_engines):
+        engine.stop_at_exit()
+
+
+# atexit runs only after non-daemon threads have been joined, which would wait for ever. The hook that runs before is
+# private, so where it is missing the program must stop its pipelines by itself.
+getattr(threading, "_register_atexit", atexit.register)(_stop_engines)
+
+
+def check_fork(pid: int) -> None:
+    """Raise ForkedProcessError in a process other than `pid`, in which the engine's threads do not exist."""
+    if os.getpid() != pid:
+        raise ForkedProcessError
+
+
+def _after_fork_in_child() -> None:
+    _engines.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,104 @@
+"""The end of a pipeline: in which order its parts stop, under one deadline, and what is said about it afterwards.
+
+    take no more ──▶ processors empty the sources ──▶ they end ──▶ connections close ──▶ all is joined
+          │ deadline at any point: the remainder is failed, acknowledged once, and counted as `left`
+
+Nothing else decides about stopping: `Pipeline` calls this, from whatever thread wanted the stop.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from wsengine.pipeline.processor import Processor
+
+if TYPE_CHECKING:
+    from wsengine.pipeline.topology import Topology
+
+__all__ = ["StopResult", "stop"]
+
+#: Seconds that closing handshakes and joins get beyond a deadline that the handlers have used up.
+GRACE = 0.5
+STOPPED = "the pipeline stopped before the message was handled"
+
+
+@dataclass(frozen=True, slots=True)
+class StopResult:
+    """What a stop came to.
+
+    Attributes:
+        drained: everything that was taken was handled before the deadline.
+        successful, failed: messages acknowledged over the life of the pipeline.
+        left: messages failed because the deadline came first; they are among `failed`.
+        discarded: messages that arrived and were not taken, because of the stop.
+        threads_alive: names of threads that had not ended: handlers that have not returned.
+        seconds: how long the stop took.
+        error: why the pipeline stopped by itself, such as RetriesExhausted; None if it was told to.
+    """
+
+    drained: bool
+    successful: int
+    failed: int
+    left: int
+    discarded: int
+    threads_alive: tuple[str, ...]
+    seconds: float
+    error: BaseException | None
+
+
+def stop(topology: Topology, timeout: float, error: BaseException | None) -> StopResult:
+    """Stop all parts of a topology within about `timeout` seconds; 0 drains nothing."""
+    started = time.monotonic()
+    deadline = started + timeout
+    topology.inbox.close()
+    for producer in topology.producers:
+        producer.drain()
+    drained = _wait_until_idle(topology, deadline)
+    topology.crew.end()
+    left = 0 if drained else _fail_the_rest(topology)
+    patience = min(deadline, started) if topology.hurried or not drained else deadline
+    for seat in topology.seats:
+        seat.thread.join(max(patience - time.monotonic(), GRACE / len(topology.seats)))
+    closing = time.monotonic() + GRACE if topology.hurried else max(deadline, time.monotonic() + GRACE)
+    for producer in topology.producers:
+        producer.stop(closing)
+    successful, failed = topology.totals()
+    return StopResult(
+        drained=drained and left == 0, successful=successful, failed=failed + left, left=left,
+        discarded=sum(producer.discarded for producer in topology.producers),
+        threads_alive=tuple(topology.threads_alive()), seconds=time.monotonic() - started, error=error,
+    )
+
+
+def _wait_until_idle(topology: Topology, deadline: float) -> bool:
+    """Wait until nothing is left to claim and nobody holds a chunk; dead processors are the monitor's to replace."""
+    pause = 0.0005
+    while time.monotonic() < deadline and not topology.hurried:
+        if topology.account.messages == 0 and topology.crew.idle:
+            return True
+        time.sleep(pause)
+        pause = min(pause * 2, 0.02)
+    return topology.account.messages == 0 and topology.crew.idle
+
+
+def _fail_the_rest(topology: Topology) -> int:
+    """At the deadline: fail what the processors still hold, and what nobody has claimed."""
+    sweeper = Processor(topology.crew, len(topology.seats))
+    left = sum(seat.processor.take_over(STOPPED) for seat in topology.seats)
+    unclaimed = sweeper.fail_rest(STOPPED)
+    return left + unclaimed
+
+
+def hurry(topology: Topology) -> None:
+    """A second signal: let the stop under way reach its deadline now."""
+    topology.hurried = True
+
+
+def unfinished(topology: Topology | None, error: BaseException | None) -> StopResult:
+    """The result of a stop that was not waited for to its end."""
+    successful, failed = topology.totals() if topology is not None else (0, 0)
+    alive = tuple(topology.threads_alive()) if topology is not None else ()
+    return StopResult(drained=False, successful=successful, failed=failed, left=0, discarded=0, threads_alive=alive,
+                      seconds=0.0, error=error)

@@ -1,0 +1,374 @@
+"""`Pipeline`: the object that users subclass, start and stop.
+
+Here are the public methods, the validation of a pipeline's options, and its lifecycle. The parts themselves are elsewhere:
+what there is (topology), what watches (monitor), how it ends (drain), what runs handlers (processor).
+
+    state      start()    stop requested, or all producers finished    stop is done
+    new        running    –                                            –
+    running    error      stopping                                     –
+    stopping   error      –                                            stopped
+    stopped    running    –                                            –
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from wsengine import telemetry
+from wsengine.engine.threads import at_exit, check_fork
+from wsengine.errors import ConfigurationError, EngineStopped
+from wsengine.options import choice, reject_unknown, seconds, text, whole
+from wsengine.pipeline import drain
+from wsengine.pipeline.failure_log import FailureLog
+from wsengine.pipeline.monitor import Monitor
+from wsengine.pipeline.processors import Processors
+from wsengine.pipeline.source import Producer
+from wsengine.pipeline.stats import PipelineStats, ProcessorStats
+from wsengine.pipeline.topology import Topology
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from types import FrameType, TracebackType
+
+    from wsengine.message import Message
+    from wsengine.pipeline.drain import StopResult
+
+__all__ = ["Pipeline", "all_running"]
+
+_running: dict[str, Pipeline] = {}
+_registry = threading.Lock()  # over _running and over changes of state
+
+#: What users of other versions or libraries may write, and what it is called here.
+RENAMED = {
+    "producer": "the first argument", "producers": "the first argument", "context": "attributes of your Pipeline: self is "
+    "the context", "shutdown": "shutdown_timeout (seconds)", "queue_size": "max_queue", "max_size": "max_size of the "
+    "WebSocketProducer", "concurrency": "processors=Processors(concurrency=...)",
+    "max_demand": "processors=Processors(max_demand=...)", "min_demand": "processors=Processors(min_demand=...)",
+}
+OPTIONS = ("processors", "name", "max_queue", "max_queue_bytes", "overflow", "shutdown_timeout")
+
+
+def all_running() -> list[str]:
+    """Names of the pipelines of this process that are running or stopping. Thread-safe."""
+    with _registry:
+        return sorted(_running)
+
+
+class Pipeline:
+    """A pipeline. Subclass it, with either of these; self is the context that all its threads share:
+
+    - `handle_message(self, message)`: once a message. Return it, another Message, or None for the one given. What it
+      raises fails that message only.
+    - `handle_messages(self, messages)`: once a claimed chunk, the fast path. Call `message.fail(reason)` on those that
+      fail; what it raises fails all of them.
+
+    and optionally `prepare_messages(self, messages)`, which sees each chunk first, and `handle_failed(self, messages)`,
+    which sees the failed ones before they are acknowledged.
+
+    Args:
+        producers: a Producer, or a sequence of them.
+        processors: how many threads call your handler, and how much each asks for.
+        name: shown in thread names, telemetry and logs, and unique among running pipelines; by default the class's name.
+        max_queue: messages held at the most, from arrival to acknowledgement; 1 to 2**23, rounded up to a power of two.
+        max_queue_bytes: bytes held at the most, likewise.
+        overflow: what happens at that bound. "block": the socket is not read, so the sender has to wait.
+        shutdown_timeout: seconds that a stop may take.
+
+    Raises:
+        ConfigurationError: for a wrong or unknown option, or a class without a handler.
+
+    All methods are thread-safe. Source: Broadway.
+    """
+
+    handle_message: ClassVar[Callable[..., Message | None] | None] = None
+    handle_messages: ClassVar[Callable[..., list[Message] | None] | None] = None
+    prepare_messages: ClassVar[Callable[..., list[Message] | None] | None] = None
+    handle_failed: ClassVar[Callable[..., list[Message] | None] | None] = None
+
+    def __init__(self, producers: Producer | Sequence[Producer], *, processors: Processors | None = None,
+                 name: str | None = None, max_queue: int = 65536, max_queue_bytes: int = 64 * 2**20,
+                 overflow: str = "block", shutdown_timeout: float = 30.0, **unknown: object) -> None:
+        reject_unknown("pipeline", unknown, OPTIONS, RENAMED)
+        self._producers = _checked_producers(producers)
+        if processors is not None and not isinstance(processors, Processors):
+            raise ConfigurationError("pipeline.processors", processors, "give a Processors(...)")
+        self._processors = processors or Processors()
+        self._name = text("pipeline.name", name) if name is not None else type(self).__name__
+        self._max_queue = 1 << (whole("pipeline.max_queue", max_queue, minimum=1, maximum=2**23) - 1).bit_length()
+        self._max_queue_bytes = whole("pipeline.max_queue_bytes", max_queue_bytes, minimum=1, maximum=2**39)
+        choice("pipeline.overflow", overflow, ("block",))
+        timeout = seconds("pipeline.shutdown_timeout", shutdown_timeout, optional=False, zero=True)
+        self._shutdown_timeout = timeout if timeout is not None else 0.0
+        self._check_handlers()
+        for producer in self._producers:
+            check = getattr(producer, "check_bounds", None)
+            if check is not None:
+                check(self._max_queue_bytes)
+        self._state = "new"
+        self._pid = os.getpid()
+        self._topology: Topology | None = None
+        self._monitor: Monitor | None = None
+        self._stopped = threading.Event()
+        self._result: StopResult | None = None
+        self._stop_timeout: float | None = None
+        self._unfinished: set[Producer] = set()
+        self._error: BaseException | None = None
+        self._sampled = (0.0, 0)
+
+    def _check_handlers(self) -> None:
+        handlers = [n for n in ("handle_message", "handle_messages") if getattr(self, n) is not None]
+        if len(handlers) != 1:
+            raise ConfigurationError("pipeline", type(self).__name__,
+                                     "define either handle_message(self, message) or handle_messages(self, messages)")
+        for hook in (*handlers, "prepare_messages", "handle_failed"):
+            if getattr(self, hook) is not None and not callable(getattr(self, hook)):
+                raise ConfigurationError(f"pipeline.{hook}", getattr(self, hook), "define a method")
+
+    # ------------------------------------------------------------------------------------------------------ lifecycle
+
+    def start(self) -> Self:
+        """Start all threads. Returns itself.
+
+        Raises:
+            ConfigurationError: another pipeline of this name runs. EngineStopped: it runs already.
+            ForkedProcessError: the pipeline was made before a fork.
+        """
+        check_fork(self._pid)
+        with _registry:
+            if self._state in ("running", "stopping"):
+                raise EngineStopped(f"pipeline {self._name!r} is {self._state} already")
+            if self._name in _running:
+                raise ConfigurationError("pipeline.name", self._name, "another pipeline of this name runs; give another")
+            self._begin()
+            _running[self._name] = self
+            self._state = "running"
+        at_exit(self)
+        assert self._topology is not None
+        assert self._monitor is not None
+        self._topology.start()
+        self._monitor.start()
+        if telemetry.listening(telemetry.TOPOLOGY_INIT):
+            telemetry.execute(telemetry.TOPOLOGY_INIT,
+                              {"system_time": time.time_ns(), "monotonic_time": time.monotonic_ns()},
+                              {"topology_name": self._name, "config": self.topology()})
+        return self
+
+    def _begin(self) -> None:
+        self._stopped.clear()
+        self._result = None
+        self._stop_timeout = None
+        self._error = None
+        self._unfinished = set(self._producers)
+        self._sampled = (time.monotonic(), 0)
+        self._topology = Topology(self, self._name, self._producers, self._processors, max_queue=self._max_queue,
+                                  max_queue_bytes=self._max_queue_bytes, log_failure=FailureLog(self._name),
+                                  finished=self._producer_finished)
+        self._monitor = Monitor(self._topology, self._carry_out_stop)
+
+    def _producer_finished(self, producer: Producer, error: BaseException | None) -> None:
+        """A producer brings nothing more: when all have ended, or one has failed for good, so does the pipeline."""
+        with _registry:
+            self._unfinished.discard(producer)
+            if error is not None and self._error is None:
+                self._error = error
+            if self._unfinished and error is None:
+                return
+        self.request_stop()
+
+    def request_stop(self, timeout: float | None = None) -> None:
+        """Begin to stop and return at once; `join` waits for it. Legal everywhere, also in a handler."""
+        check_fork(self._pid)
+        if self._monitor is not None and self._state == "running":
+            self._stop_timeout = seconds("stop.timeout", timeout, zero=True)
+            self._monitor.request_stop()
+
+    def stop(self, timeout: float | None = None) -> StopResult | None:
+        """Take no more, handle what was taken, close the connections, end all threads.
+
+        Args:
+            timeout: seconds for all of it; None for `shutdown_timeout`. What is not handled by then is failed.
+
+        Returns:
+            What it came to; the same again when called again. None from inside a handler, where it only requests the
+            stop, because a handler cannot wait for its own end.
+        """
+        check_fork(self._pid)
+        if self._topology is None or self._monitor is None:
+            raise EngineStopped(f"pipeline {self._name!r} has not been started")
+        self.request_stop(timeout)
+        if self._monitor.is_current or self._topology.is_worker(threading.current_thread()):
+            return None
+        while not self._stopped.wait(0.1):
+            continue
+        return self._result
+
+    def _carry_out_stop(self) -> None:
+        """In the monitor's thread."""
+        assert self._topology is not None
+        assert self._monitor is not None
+        with _registry:
+            if self._state != "running":
+                return
+            self._state = "stopping"
+        timeout = self._shutdown_timeout if self._stop_timeout is None else self._stop_timeout
+        try:
+            self._result = drain.stop(self._topology, timeout, self._error)
+        finally:
+            self._monitor.end()
+            with _registry:
+                self._state = "stopped"
+                _running.pop(self._name, None)
+            self._stopped.set()
+
+    def stop_at_exit(self) -> None:
+        """The interpreter is ending: drain, as `stop` does."""
+        if self._state == "running":
+            self.stop()
+        if self._monitor is not None:
+            self._monitor.join(5)
+
+    def join(self, timeout: float | None = None) -> StopResult | None:
+        """Wait until the pipeline has stopped, without stopping it; None after the time-out.
+
+        In the main thread it waits in short slices, so that signals are seen to.
+        """
+        check_fork(self._pid)
+        if self._topology is None:
+            raise EngineStopped(f"pipeline {self._name!r} has not been started")
+        limit = seconds("join.timeout", timeout, zero=True)
+        deadline = None if limit is None else time.monotonic() + limit
+        while not self._stopped.wait(0.1 if deadline is None else min(0.1, max(deadline - time.monotonic(), 0))):
+            if deadline is not None and time.monotonic() >= deadline:
+                return None
+        return self._result
+
+    def run(self) -> StopResult:
+        """Start, and wait for the end. In the main thread, SIGINT and SIGTERM drain and stop; a second one ends it
+        within a second, with what was not handled failed.
+
+        Returns:
+            What the stop came to.
+        """
+        self.start()
+        if threading.current_thread() is not threading.main_thread():
+            result = self.join()
+            assert result is not None
+            return result
+        return self._run_with_signals()
+
+    def _run_with_signals(self) -> StopResult:
+        seen = 0
+
+        def on_signal(number: int, frame: FrameType | None) -> None:
+            nonlocal seen
+            seen += 1
+
+        before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            acted = 0
+            while not self._stopped.wait(0.05):
+                if seen > acted:
+                    acted = seen
+                    self.request_stop()
+                if acted > 1 and self._topology is not None:
+                    drain.hurry(self._topology)
+                    self._stopped.wait(0.8)
+                    break
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        return self._result or drain.unfinished(self._topology, self._error)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        """Stop; after an exception without draining."""
+        if self._state in ("running", "stopping"):
+            self.stop(None if kind is None else 0)
+
+    # -------------------------------------------------------------------------------------------------------- figures
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def state(self) -> str:
+        """"new", "running", "stopping" or "stopped"."""
+        return self._state
+
+    @property
+    def max_queue(self) -> int:
+        """The bound in messages, as rounded up to a power of two."""
+        return self._max_queue
+
+    def producer_names(self) -> list[str]:
+        """Names of the producers, in order."""
+        return [f"wsengine:{self._name}:producer_{i}" for i in range(len(self._producers))]
+
+    def topology(self) -> dict[str, list[dict[str, Any]]]:
+        """Producers, processors and batchers with name and concurrency each (Broadway's `topology/1`)."""
+        if self._topology is None:
+            raise EngineStopped(f"pipeline {self._name!r} has not been started")
+        return self._topology.describe()
+
+    def push_messages(self, messages: Message | Iterable[Message], timeout: float | None = None) -> int:
+        """Put messages of your own in, in order; blocks while the pipeline is full.
+
+        Args:
+            messages: one Message or several.
+            timeout: seconds; None waits for ever.
+
+        Returns:
+            How many were put in: fewer than given only after the time-out.
+
+        Raises:
+            EngineStopped: the pipeline does not run. ConfigurationError: something that is not a Message.
+        """
+        check_fork(self._pid)
+        if self._topology is None or self._state != "running":
+            raise EngineStopped(f"pipeline {self._name!r} is {self._state} and takes no messages")
+        return self._topology.inbox.push(messages, seconds("push_messages.timeout", timeout, zero=True))
+
+    def stats(self) -> PipelineStats:
+        """Figures of this moment. EngineStopped before the first start."""
+        topology = self._topology
+        if topology is None:
+            raise EngineStopped(f"pipeline {self._name!r} has not been started")
+        successful, failed = topology.totals()
+        now, (before, count) = time.monotonic(), self._sampled
+        self._sampled = (now, successful + failed)
+        return PipelineStats(
+            name=self._name, state=self._state, successful=successful, failed=failed,
+            rate=(successful + failed - count) / max(now - before, 1e-9), depth=topology.crew.depth,
+            held_messages=topology.account.messages, held_bytes=topology.account.bytes,
+            max_queue=self._max_queue, max_queue_bytes=self._max_queue_bytes,
+            processors=tuple(
+                ProcessorStats(seat.index, seat.processor.outstanding, seat.before[0] + seat.processor.successful,
+                               seat.before[1] + seat.processor.failed,
+                               (seat.before[2] + seat.processor.busy_ns) / 1e9) for seat in topology.seats),
+            producers=tuple(producer.stats() for producer in self._producers),
+        )
+
+    def __reduce__(self) -> str:
+        raise TypeError("a Pipeline owns threads and cannot be pickled; make one in each process")
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._name!r} {self._state}>"
+
+
+def _checked_producers(producers: object) -> tuple[Producer, ...]:
+    given = producers if isinstance(producers, (list, tuple)) else [producers]
+    for producer in given:
+        if not isinstance(producer, Producer):
+            raise ConfigurationError("pipeline.producers", producer, "give a Producer, such as WebSocketProducer(url), "
+                                     "or a sequence of them")
+    if not given or len(given) > 60 or len(set(map(id, given))) != len(given):
+        raise ConfigurationError("pipeline.producers", producers, "give from 1 to 60 different producers")
+    return tuple(given)

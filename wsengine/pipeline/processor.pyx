@@ -1,0 +1,532 @@
+"""The loop of a processor: claim a chunk, run the handlers, judge each message, acknowledge, again.
+
+A processor waits without the GIL, takes it, and only then claims: what it has claimed it will handle next, so nothing
+waits in the hands of a thread that waits for the GIL. One claim is one chunk, cut so that a burst spreads over the idle
+processors. User code cannot kill the loop: whatever a callback raises fails one message (or the chunk, where the callback
+was given the chunk), is logged, and is acknowledged as failed (Broadway's ProcessorStage; reference §6.3 with its repairs).
+"""
+import time
+
+from wsengine import telemetry
+from wsengine.message import Failed
+
+cimport cython
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libcpp.atomic cimport atomic, memory_order_acquire, memory_order_relaxed, memory_order_release
+from wsengine.engine.ring cimport Account, Descriptor, Parker, Ring, Slab, SlabPool, monotonic_ns
+from wsengine.message cimport Message
+
+cdef extern from "<sched.h>" nogil:
+    int sched_yield()
+
+cdef int64_t SLICE_NS = 1000000000       # a parked processor looks up once a second, whatever became of its wake
+cdef str DEFAULT_BATCHER = "default"
+cdef str BULK = "bulk"
+
+
+cdef class Crew:
+    """What the processors of one pipeline share.
+
+    Args:
+        pipeline: its `handle_message` or `handle_messages`, `prepare_messages` and `handle_failed` are called.
+        name: of the pipeline.
+        parker, account: of the pipeline.
+        concurrency, min_demand, max_demand, spin: as in `Processors`; spin in seconds.
+        acknowledge: called with the messages to acknowledge that have an acknowledger.
+        log_failure: called with (what, exception) for what a callback raised.
+    """
+
+    def __cinit__(self, pipeline, str name, Parker parker not None, Account account not None, *, int concurrency,
+                  int min_demand, int max_demand, double spin, acknowledge, log_failure):
+        self.pipeline = pipeline
+        self.name = name
+        self.parker = parker
+        self.account = account
+        self.concurrency = concurrency
+        self.min_demand = min_demand
+        self.max_demand = max_demand
+        self.spin_ns = <int64_t>(spin * 1e9)
+        self.rings = []
+        self.inboxes = []
+        self.acknowledge = acknowledge
+        self.log_failure = log_failure
+        self.busy = new atomic[int](0)
+        self.ending = new atomic[int](0)
+
+    def __dealloc__(self):
+        del self.busy
+        del self.ending
+
+    def add_ring(self, Ring ring not None, origin, transformer=None) -> None:
+        """Add a slab ring as a source; `origin` knows its connections. Before the processors start."""
+        self.rings.append((ring, origin, transformer))
+
+    def add_inbox(self, inbox) -> None:
+        """Add an inbox of messages as a source. Before the processors start."""
+        self.inboxes.append(inbox)
+
+    cdef bint ready(self):
+        cdef Ring ring
+        for entry in self.rings:
+            ring = (<tuple>entry)[0]
+            if ring.c.ready():
+                return True
+        for inbox in self.inboxes:
+            if inbox.depth:
+                return True
+        return False
+
+    @property
+    def idle(self) -> bool:
+        """Whether no processor has a chunk and no source has a message."""
+        return self.busy.load(memory_order_acquire) == 0 and not self.ready()
+
+    @property
+    def depth(self) -> int:
+        """About how many messages wait to be claimed."""
+        cdef Ring ring
+        total = sum([inbox.depth for inbox in self.inboxes])
+        for entry in self.rings:
+            ring = (<tuple>entry)[0]
+            total += ring.c.depth()
+        return total
+
+    def end(self) -> None:
+        """Have the processors leave once there is nothing to claim."""
+        self.ending.store(1, memory_order_release)  # pairs with the acquire in Processor.run
+        self.parker.c.notify_all()
+
+
+cdef class Chunk:
+    """What one claim brought. It acknowledges each of its messages once, whoever does it."""
+
+    def __cinit__(self, Crew crew):
+        self.crew = crew
+        self.state = CHUNK_OPEN
+        self.progress = 0
+
+    def ack_now(self, Message message) -> None:
+        """Acknowledge one of the messages before the others; nothing if it has been already."""
+        with self.lock:
+            if self.state != CHUNK_OPEN or message.holder is not self:
+                return
+            message.holder = None
+        self.crew.acknowledge([message])
+        self.crew.account.c.release(1, message.charged)
+
+    def take_over(self, reason) -> int:
+        """Acknowledge in the place of a processor that is dead or stuck: messages that its handler is done with by
+        their status, the others as failed with `reason`. Returns how many were failed; 0 if it was settled before."""
+        cdef Message message
+        cdef list left
+        cdef Py_ssize_t at
+        cdef uint64_t size = 0
+        cdef int failed = 0
+        with self.lock:
+            if self.state != CHUNK_OPEN:
+                return 0
+            self.state = CHUNK_TAKEN
+            left = [(at, entry) for at, entry in enumerate(self.messages) if (<Message>entry).holder is self]
+        for at, entry in left:
+            message = entry
+            if at >= self.progress:
+                message.set_verdict(Failed(reason))
+                failed += 1
+            size += message.charged
+        messages = [entry for _, entry in left]
+        self.crew.acknowledge(messages)
+        for message in messages:
+            message.holder = None
+        self.crew.account.c.release(len(messages), size)
+        return failed
+
+
+cdef class Processor:
+    """One processor; `run` is the body of its thread. Figures may be read from any thread."""
+
+    def __cinit__(self, Crew crew not None, int index):
+        self.crew = crew
+        self.index = index
+        self.thread_name = f"wsengine:{crew.name}:processor_{index}"
+        self.turn = index
+        self.usual = 1
+
+    def run(self) -> None:
+        """Claim and handle until the crew ends and nothing is left to claim."""
+        cdef Crew crew = self.crew
+        cdef uint32_t seen
+        while True:
+            crew.parker.c.arrive()
+            if self.claim():
+                if crew.ready():
+                    crew.parker.c.notify()       # the chain: one more, before the handler runs
+                self.handle()
+                continue
+            seen = crew.parker.c.prepare()
+            if crew.ready():
+                crew.parker.c.leave()
+            elif crew.ending.load(memory_order_acquire):
+                crew.parker.c.leave()
+                crew.parker.c.notify()
+                return
+            else:
+                with nogil:
+                    self.park(seen)
+
+    cdef void park(self, uint32_t seen) noexcept nogil:
+        """Wait for work; with `spin`, look for it a while first."""
+        cdef int64_t until
+        if self.crew.spin_ns:
+            until = monotonic_ns() + self.crew.spin_ns
+            while monotonic_ns() < until:
+                if self.crew.parker.c.changed(seen):
+                    self.crew.parker.c.leave()
+                    return
+        self.crew.parker.c.wait(seen, SLICE_NS)
+
+    def take_over(self, reason) -> int:
+        """Acknowledge what this processor has in hand, because it is dead or stuck; how many were failed."""
+        chunk = self.chunk
+        return 0 if chunk is None else chunk.take_over(reason)
+
+    def retire(self) -> None:
+        """The thread of this processor is dead and its chunk taken over: it no longer counts as busy."""
+        if self.chunk is not None:
+            self.let_go()
+
+    def fail_rest(self, reason) -> int:
+        """Claim all that is left in the sources and acknowledge it as failed; how many. At the deadline of a stop."""
+        cdef Message message
+        cdef int n = 0
+        while self.claim():
+            for message in self.chunk.messages:
+                message.set_verdict(Failed(reason))
+                n += 1
+            self.settle()
+        return n
+
+    # ------------------------------------------------------------------------------------------------------ claiming
+
+    cdef Py_ssize_t demand(self, uint64_t ready):
+        """How many to claim of so many: the demand, cut so that idle processors get their share."""
+        cdef Crew crew = self.crew
+        cdef Py_ssize_t most = min(crew.max_demand - crew.min_demand, crew.max_demand - self.outstanding)
+        cdef int64_t idle = crew.concurrency - crew.busy.load(memory_order_relaxed)   # this one among them
+        if idle > 1:
+            most = min(most, <Py_ssize_t>((ready + idle - 1) // idle))
+        most = min(most, <Py_ssize_t>(CHUNK_BYTES // max(self.usual, <uint32_t>1)))
+        return min(max(most, 1), CHUNK)
+
+    cdef Py_ssize_t claim(self):
+        """Claim one chunk from the sources in turn; how many messages, 0 if none is ready."""
+        cdef Py_ssize_t n = 0, i, places = len(self.crew.rings)
+        for i in range(places):
+            entry = <tuple>self.crew.rings[(self.turn + i) % places]
+            n = self.claim_ring(<Ring>entry[0], entry[1], entry[2])
+            if n:
+                self.turn += i + 1
+                return n
+        for inbox in self.crew.inboxes:
+            depth = inbox.depth
+            if depth:
+                messages = inbox.claim(self.demand(depth))
+                if messages:
+                    self.hold(messages)
+                    return len(messages)
+        return 0
+
+    cdef Py_ssize_t claim_ring(self, Ring ring, object origin, object transformer):
+        cdef uint32_t n = ring.c.pop(self.batch, <uint32_t>self.demand(ring.c.depth()))
+        if n == 0:
+            return 0
+        self.hold(self.materialise(n, origin))
+        if transformer is not None:
+            self.transform(transformer)
+        return n
+
+    cdef list materialise(self, uint32_t n, object origin):
+        """Make messages of descriptors whose slots are free again. References to slabs are dropped a run at a time."""
+        cdef list messages = []
+        cdef Message message
+        cdef Descriptor* one
+        cdef Slab* slab = self.batch[0].slab
+        cdef uint32_t i, run = 0
+        cdef uint64_t size = 0
+        for i in range(n):
+            size += self.batch[i].size
+        self.crew.account.c.charge(0, size)      # the copies, before the slabs are let go
+        self.usual = <uint32_t>(size // n)
+        for i in range(n):
+            one = &self.batch[i]
+            message = Message.__new__(Message)
+            try:
+                message.data = PyBytes_FromStringAndSize(<const char*>one.data, one.size)
+            except MemoryError as error:
+                message.data = b""
+                message.set_verdict(Failed("no memory for the payload", error))
+            message.seq = one.sequence
+            message.received_ns = one.received_ns
+            message.connection_index = one.index
+            message.epoch = one.epoch
+            message.opcode = one.opcode
+            message.origin = origin
+            message.batcher = DEFAULT_BATCHER
+            message.batch_key = DEFAULT_BATCHER
+            message.mode = BULK
+            message.charged = one.size
+            messages.append(message)
+            if one.slab != slab:
+                SlabPool.drop(slab, run)
+                slab = one.slab
+                run = 0
+            run += 1
+        SlabPool.drop(slab, run)
+        return messages
+
+    cdef hold(self, list messages):
+        """Take a chunk in hand."""
+        cdef Chunk chunk = Chunk.__new__(Chunk, self.crew)
+        cdef Message message
+        for message in messages:
+            message.holder = chunk
+        chunk.messages = messages
+        self.outstanding = len(messages)
+        self.since_ns = monotonic_ns()
+        self.crew.busy.fetch_add(1, memory_order_relaxed)
+        self.chunk = chunk
+
+    # ------------------------------------------------------------------------------------------------------ handling
+
+    cdef handle(self):
+        """Run the callbacks over the chunk in hand, then acknowledge it."""
+        cdef list messages = self.chunk.messages
+        pipeline = self.crew.pipeline
+        watched = telemetry.listening(telemetry.PROCESSOR_START) or telemetry.listening(telemetry.PROCESSOR_STOP)
+        started = time.monotonic_ns() if watched else 0
+        if watched:
+            telemetry.execute(telemetry.PROCESSOR_START,
+                              {"system_time": time.time_ns(), "monotonic_time": started},
+                              {"topology_name": self.crew.name, "name": self.thread_name, "index": self.index,
+                               "messages": list(messages)})
+        chunk_handler = pipeline.handle_messages
+        if pipeline.prepare_messages is None or self.prepare(messages):
+            if chunk_handler is not None:
+                self.call_chunk(messages, chunk_handler)
+            elif (telemetry.listening(telemetry.MESSAGE_START) or telemetry.listening(telemetry.MESSAGE_STOP)
+                  or telemetry.listening(telemetry.MESSAGE_EXCEPTION)):
+                self.call_watched(messages, pipeline.handle_message)
+            else:
+                self.call_each(messages, pipeline.handle_message)
+        self.settle()
+        if watched:
+            now = time.monotonic_ns()
+            telemetry.execute(telemetry.PROCESSOR_STOP, {"duration": now - started, "monotonic_time": now},
+                              {"topology_name": self.crew.name, "name": self.thread_name, "index": self.index,
+                               "successful_messages_to_ack": [m for m in messages if not m.failed],
+                               "successful_messages_to_forward": [],
+                               "failed_messages": [m for m in messages if m.failed]})
+
+    cdef Py_ssize_t transform(self, object transformer):
+        """Replace each message by what the transformer makes of its payload (reference B-19: failing fails that one)."""
+        cdef Message message, made
+        cdef Py_ssize_t i
+        for i in range(len(self.chunk.messages)):
+            message = self.chunk.messages[i]
+            if message.verdict is not None:
+                continue
+            try:
+                result = transformer(message.data, message.metadata)
+                if not isinstance(result, Message):
+                    raise TypeError(f"transformer returned {result!r}; return a Message")
+                made = result
+                if made.holder is not None:
+                    raise TypeError(f"transformer returned {made!r} again; return a Message of its own for each payload")
+            except BaseException as error:
+                self.crew.log_failure("transformer", error)
+                message.set_verdict(Failed(error, error))
+                continue
+            made.seq = message.seq
+            made.received_ns = message.received_ns
+            made.connection_index = message.connection_index
+            made.epoch = message.epoch
+            made.opcode = message.opcode
+            made.origin = message.origin
+            made.charged = message.charged
+            if made.meta is None:
+                made.meta = message.meta
+            made.holder = message.holder
+            message.holder = None
+            self.chunk.messages[i] = made
+        return 0
+
+    cdef bint prepare(self, list messages):
+        """Let `prepare_messages` see the chunk; False if that failed it as a whole."""
+        cdef Message message
+        cdef Py_ssize_t i
+        try:
+            prepared = self.crew.pipeline.prepare_messages(list(messages))
+            if prepared is None:
+                return True
+            if not isinstance(prepared, list) or len(prepared) != len(messages) or not all(
+                    [isinstance(one, Message) for one in prepared]):
+                raise TypeError(f"prepare_messages returned {type(prepared).__name__} "
+                                f"{f'of {len(prepared)} ' if isinstance(prepared, list) else ''}for {len(messages)} "
+                                "messages; return a list of as many Messages, or None")
+            for i in range(len(messages)):
+                self.take_result(i, messages[i], prepared[i])
+            return True
+        except BaseException as error:
+            self.crew.log_failure("prepare_messages", error)
+            for message in messages:
+                message.set_verdict(Failed(error, error))
+            return False
+
+    cdef call_each(self, list messages, object handler):
+        """The hot loop: the handler once a message."""
+        cdef Chunk chunk = self.chunk
+        cdef Message message
+        cdef Py_ssize_t i, n = len(messages)
+        for i in range(n):
+            message = <Message>messages[i]
+            if chunk.state == CHUNK_TAKEN:       # only a hint here: settle() decides under the lock
+                return
+            try:
+                result = handler(message)
+                if result is not message and result is not None:
+                    self.take_result(i, message, result)
+            except BaseException as error:
+                self.crew.log_failure("handle_message", error)
+                message.set_verdict(Failed(error, error))
+            chunk.progress = i + 1
+
+    cdef call_watched(self, list messages, object handler):
+        """The same with telemetry for each message (reference §7.3)."""
+        cdef Chunk chunk = self.chunk
+        cdef Message message
+        cdef Py_ssize_t i, n = len(messages)
+        for i in range(n):
+            message = <Message>messages[i]
+            if chunk.state == CHUNK_TAKEN:
+                return
+            about = {"topology_name": self.crew.name, "name": self.thread_name, "index": self.index, "message": message}
+            started = time.monotonic_ns()
+            telemetry.execute(telemetry.MESSAGE_START, {"system_time": time.time_ns(), "monotonic_time": started}, about)
+            try:
+                result = handler(message)
+                if result is not message and result is not None:
+                    self.take_result(i, message, result)
+            except BaseException as error:
+                self.crew.log_failure("handle_message", error)
+                message.set_verdict(Failed(error, error))
+                now = time.monotonic_ns()
+                telemetry.execute(telemetry.MESSAGE_EXCEPTION, {"duration": now - started, "monotonic_time": now},
+                                  {**about, **telemetry.exception_metadata(error)})
+            else:
+                now = time.monotonic_ns()
+                telemetry.execute(telemetry.MESSAGE_STOP, {"duration": now - started, "monotonic_time": now},
+                                  {**about, "message": messages[i]})
+            chunk.progress = i + 1
+
+    cdef call_chunk(self, list messages, object handler):
+        """The handler once for the chunk: by raising it fails all that it had not failed by itself."""
+        cdef Message message
+        cdef Py_ssize_t i
+        try:
+            result = handler(list(messages))
+            if result is not None:
+                if not isinstance(result, list) or len(result) != len(messages) or not all(
+                        [isinstance(one, Message) for one in result]):
+                    raise TypeError(f"handle_messages returned {type(result).__name__} "
+                                    f"{f'of {len(result)} ' if isinstance(result, list) else ''}for {len(messages)} "
+                                    "messages; return the list of as many Messages, or None")
+                for i in range(len(messages)):
+                    self.take_result(i, messages[i], result[i])
+        except BaseException as error:
+            self.crew.log_failure("handle_messages", error)
+            for message in messages:
+                if message.verdict is None:
+                    message.set_verdict(Failed(error, error))
+        self.chunk.progress = len(messages)
+
+    cdef take_result(self, Py_ssize_t at, Message message, object result):
+        """Put another Message in the place of the one that the callback was given."""
+        cdef Message other
+        if result is message:
+            return
+        if not isinstance(result, Message):
+            raise TypeError(f"handle_message returned {result!r}; return a Message, or None for the one it was given")
+        other = result
+        if other.holder is not None:
+            raise TypeError(f"handle_message returned {other!r}, which belongs to another place; return the message it was "
+                            "given, or a new one")
+        with self.chunk.lock:
+            other.holder = message.holder        # None, if it has been acknowledged already
+            message.holder = None
+        other.charged = message.charged
+        self.chunk.messages[at] = other
+
+    # ------------------------------------------------------------------------------------------------- acknowledging
+
+    cdef settle(self):
+        """Acknowledge the chunk in hand: handle_failed for the failed ones, then each group once."""
+        cdef Chunk chunk = self.chunk
+        cdef Message message
+        cdef uint64_t size = 0
+        cdef Py_ssize_t released = 0, failed = 0
+        cdef bint acknowledgers = False
+        cdef list messages = chunk.messages
+        for message in messages:
+            if message.verdict is not None:
+                failed += 1
+        if failed:
+            self.call_handle_failed([m for m in messages if (<Message>m).verdict is not None])
+        with chunk.lock:
+            if chunk.state != CHUNK_OPEN:
+                self.let_go()
+                return
+            chunk.state = CHUNK_SETTLED
+        for message in messages:
+            if message.holder is chunk:
+                released += 1
+                size += message.charged
+                if message.ack is not None:
+                    acknowledgers = True
+                else:
+                    message.holder = None
+        if acknowledgers:
+            self.crew.acknowledge([m for m in messages if (<Message>m).holder is chunk])
+            for message in messages:
+                message.holder = None
+        self.successful += len(messages) - failed
+        self.failed += failed
+        self.let_go()
+        self.crew.account.c.release(released, size)
+        for inbox in self.crew.inboxes:
+            inbox.asked()
+
+    def let_go(self) -> None:
+        """Have no chunk in hand."""
+        self.chunk = None
+        self.outstanding = 0
+        self.busy_ns += monotonic_ns() - self.since_ns
+        self.since_ns = 0
+        self.crew.busy.fetch_sub(1, memory_order_release)  # pairs with the acquire in Crew.idle
+
+    def call_handle_failed(self, list failed) -> None:
+        """Let `handle_failed` see them before they are acknowledged; it cannot make them succeed (reference §6.2)."""
+        cdef Message message
+        if self.crew.pipeline.handle_failed is None:
+            return
+        about = {"topology_name": self.crew.name, "messages": list(failed)}
+        before = [(<Message>m).verdict for m in failed]
+        try:
+            with telemetry.span(telemetry.HANDLE_FAILED, about):
+                result = self.crew.pipeline.handle_failed(list(failed))
+            if result is not None and (not isinstance(result, list) or len(result) != len(failed)):
+                raise TypeError(f"handle_failed returned {result!r}; return the list of as many Messages, or None")
+        except BaseException as error:
+            self.crew.log_failure("handle_failed", error)
+        for message, verdict in zip(failed, before):
+            if message.verdict is None:
+                message.set_verdict(verdict)

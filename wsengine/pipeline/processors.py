@@ -1,0 +1,45 @@
+"""The options of a pipeline's processors. How they work stands in `processor`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from wsengine.errors import ConfigurationError
+from wsengine.options import seconds, whole
+
+__all__ = ["Processors"]
+
+
+@dataclass(frozen=True, slots=True)
+class Processors:
+    """How many processors there are, and how much each asks for.
+
+    Args:
+        concurrency: threads that call your handler, 1 to 1024. With one, messages are handled in the order of arrival;
+            with more, only those of one chunk are.
+        min_demand: 0 to max_demand − 1. A processor claims at most max_demand − min_demand messages at a time: a high
+            value makes small chunks, a low one makes few of them.
+        max_demand: messages that a processor may hold at once, claimed and not yet acknowledged, 1 to 65536.
+        spin: microseconds that a processor without work looks for more before it sleeps, 0 to 10000. It costs a core
+            while it lasts, and saves the wake.
+
+    Raises:
+        ConfigurationError: at construction, with the path of the option.
+
+    Source: Broadway's processor options; reference §5.1, B-2.
+    """
+
+    concurrency: int = 1
+    min_demand: int = 0
+    max_demand: int = 100
+    spin: float = 0.0
+
+    def __post_init__(self) -> None:
+        whole("processors.concurrency", self.concurrency, minimum=1, maximum=1024)
+        whole("processors.max_demand", self.max_demand, minimum=1, maximum=65536)
+        whole("processors.min_demand", self.min_demand)
+        if self.min_demand >= self.max_demand:
+            raise ConfigurationError("processors.min_demand", self.min_demand,
+                                     f"give a number below max_demand={self.max_demand}, or nothing would ever be claimed")
+        if (seconds("processors.spin", self.spin, optional=False, zero=True) or 0) > 10000:
+            raise ConfigurationError("processors.spin", self.spin, "give microseconds from 0 to 10000")

@@ -1,0 +1,232 @@
+"""What a pipeline claims from: the `Producer` interface, and the `Inbox`, a bounded queue of messages made in Python.
+
+A producer brings sources into a pipeline and is started, drained and stopped with it. Whoever writes one usually needs
+`Producer.run` only. How a slab ring is filled from sockets is not known here (websocket), nor how chunks are claimed
+(processor).
+"""
+
+from __future__ import annotations
+
+import select
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from wsengine.engine.ring import Door
+from wsengine.engine.threads import spawn
+from wsengine.errors import ConfigurationError, EngineStopped
+from wsengine.message import Message
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from wsengine.engine.ring import Account, Parker
+    from wsengine.pipeline.processor import Crew
+
+__all__ = ["Host", "Inbox", "Producer"]
+
+
+class Inbox:
+    """A bounded queue of messages between Python threads and the processors. All methods are thread-safe.
+
+    It shares the pipeline's account, so `push` blocks while the pipeline is full: that is how demand reaches a producer.
+    """
+
+    def __init__(self, account: Account, parker: Parker, demand: Callable[[], int]) -> None:
+        self._account = account
+        self._parker = parker
+        self._open_demand = demand
+        self._queue: deque[Message] = deque()
+        self._pushing = threading.Lock()  # one pusher waits for room at a time; keeps the order of whole pushes
+        self._door = Door(account)
+        self._asked = threading.Condition()
+        self._closed = False
+
+    @property
+    def depth(self) -> int:
+        """Messages that wait to be claimed."""
+        return len(self._queue)
+
+    @property
+    def closed(self) -> bool:
+        """Whether the pipeline takes nothing more; `push` raises EngineStopped."""
+        return self._closed
+
+    @property
+    def demand(self) -> int:
+        """Messages that the processors ask for now and that are not in the inbox yet; never below 0."""
+        return max(self._open_demand() - len(self._queue), 0)
+
+    def push(self, messages: Message | Iterable[Message], timeout: float | None = None) -> int:
+        """Put messages in, in order; block while the pipeline is full.
+
+        Args:
+            messages: one Message or several.
+            timeout: seconds for all of them together; None waits for ever.
+
+        Returns:
+            How many were put in: fewer than given only after the time-out.
+
+        Raises:
+            EngineStopped: the pipeline is stopping. Attribute-free; what was put in before is still handled.
+            ConfigurationError: something that is not a Message; nothing is put in then.
+        """
+        given = [messages] if isinstance(messages, Message) else list(messages)
+        for one in given:
+            if not isinstance(one, Message):
+                raise ConfigurationError("push.messages", one, "give Message objects")
+        deadline = None if timeout is None else time.monotonic() + timeout
+        with self._pushing:
+            for done, one in enumerate(given):
+                if not self._admitted(deadline):
+                    return done
+                self._account.charge(1, 0)
+                self._queue.append(one)
+                self._parker.notify()
+        return len(given)
+
+    def _admitted(self, deadline: float | None) -> bool:
+        while True:
+            if self._closed:
+                raise EngineStopped("the pipeline is stopping and takes no more messages")
+            if self._account.admits():
+                return True
+            if not self._door.starve():
+                continue
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                return False
+            select.select([self._door], [], [], left)
+            self._door.answer()
+
+    def claim(self, most: int) -> list[Message]:
+        """Take up to `most` messages; for processors."""
+        taken: list[Message] = []
+        while len(taken) < most:
+            try:
+                taken.append(self._queue.popleft())
+            except IndexError:
+                break
+        return taken
+
+    def wait_demand(self, timeout: float | None = None) -> int:
+        """Wait until processors ask for messages; how many, 0 after the time-out or when the pipeline stops."""
+        with self._asked:
+            self._asked.wait_for(lambda: self._closed or self.demand > 0, timeout)
+        return 0 if self._closed else self.demand
+
+    def asked(self) -> None:
+        """A processor has acknowledged a chunk, so its demand is open again."""
+        with self._asked:
+            self._asked.notify_all()
+
+    def close(self) -> None:
+        """Take nothing more; wakes everybody who pushes or waits."""
+        self._closed = True
+        self._door.ring()
+        self.asked()
+
+
+class Host:
+    """What a pipeline offers its producers while it is put together. One producer's view; not thread-safe.
+
+    Attributes:
+        name: of the pipeline. index: of the producer in it.
+        parker, account: what its sources must use.
+    """
+
+    def __init__(self, name: str, index: int, crew: Crew, demand: Callable[[], int],
+                 finished: Callable[[Producer, BaseException | None], None]) -> None:
+        self.name = name
+        self.index = index
+        self.parker = crew.parker
+        self.account = crew.account
+        self._crew = crew
+        self._demand = demand
+        self._finished = finished
+
+    def add_ring(self, ring: Any, origin: object, transformer: Callable[..., Message] | None) -> None:
+        """Have the processors claim from a slab ring; `origin` knows its connections."""
+        self._crew.add_ring(ring, origin, transformer)
+
+    def open_inbox(self) -> Inbox:
+        """Have the processors claim from a new inbox."""
+        inbox = Inbox(self.account, self.parker, self._demand)
+        self._crew.add_inbox(inbox)
+        return inbox
+
+    def finished(self, producer: Producer, error: BaseException | None = None) -> None:
+        """The producer will bring nothing more, for the reason given; thread-safe. When all have, the pipeline stops."""
+        self._finished(producer, error)
+
+
+class Producer(ABC):
+    """Brings messages into a pipeline. Subclass it and write `run`; it has a thread of its own.
+
+    Example::
+
+        class Lines(Producer):
+            def __init__(self, file):
+                self.file = file
+
+            def run(self, inbox):
+                for line in self.file:
+                    inbox.push(Message(line))      # blocks while the pipeline is full
+
+    `inbox.push` raises EngineStopped once the pipeline stops; letting it through `run` is the proper end. When `run` of
+    all producers has returned, the pipeline handles what it has and stops.
+    """
+
+    _host: Host
+    _inbox: Inbox
+    _thread: threading.Thread | None = None
+
+    @abstractmethod
+    def run(self, inbox: Inbox) -> None:
+        """Bring messages until there are none, or until the inbox is closed. Runs in a thread of its own.
+
+        What it raises, EngineStopped excepted, ends the pipeline: it is drained, and `StopResult.error` says why.
+        """
+
+    def attach(self, host: Host) -> None:
+        """Bring the sources into the pipeline; before anything starts."""
+        self._host = host
+        self._inbox = host.open_inbox()
+
+    def start(self) -> None:
+        """Begin to produce."""
+        self._thread = spawn(f"wsengine:{self._host.name}:producer_{self._host.index}", self._run)
+
+    def _run(self) -> None:
+        error: BaseException | None = None
+        try:
+            self.run(self._inbox)
+        except EngineStopped:
+            error = None
+        except BaseException as raised:
+            error = raised
+        self._host.finished(self, error)
+
+    def drain(self) -> None:
+        """Take no more from outside; what was taken is still handled. Must return at once."""
+        self._inbox.close()
+
+    def stop(self, deadline: float) -> None:
+        """End, by the monotonic time `deadline` at the latest; everything has been handled."""
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(max(deadline - time.monotonic(), 0))
+
+    def alive(self) -> list[str]:
+        """Names of the threads that are still there."""
+        return [self._thread.name] if self._thread is not None and self._thread.is_alive() else []
+
+    def stats(self) -> dict[str, Any]:
+        """Figures of this producer, for `Pipeline.stats`."""
+        return {"name": type(self).__name__, "depth": self._inbox.depth}
+
+    @property
+    def discarded(self) -> int:
+        """Messages that arrived and were not taken, because of a stop."""
+        return 0

@@ -1,0 +1,127 @@
+"""The parts of one running pipeline, put together: parker, account, sources, processors and their threads.
+
+A topology is made at each start and never reused. It knows what there is and starts it; in which order it ends is the
+matter of `drain`, who watches it that of `monitor`.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+from wsengine.engine.ring import Account, Parker
+from wsengine.engine.threads import exiting, spawn
+from wsengine.pipeline import acknowledger
+from wsengine.pipeline.processor import Crew, Processor
+from wsengine.pipeline.source import Host, Inbox
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from wsengine.pipeline.failure_log import FailureLog
+    from wsengine.pipeline.processors import Processors
+    from wsengine.pipeline.source import Producer
+
+__all__ = ["Seat", "Topology"]
+
+
+class Seat:
+    """A place for a processor: the one that sits there now, its thread, and how the one before died.
+
+    `processor` and `thread` are written by the thread that starts the pipeline, then by the monitor.
+    """
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.processor: Processor
+        self.thread: threading.Thread
+        self.death: BaseException | None = None
+        self.done = False  # the processor returned, as it was told to; its thread
+        self.before = [0, 0, 0]  # successful, failed, busy_ns of those that sat here before; the monitor
+
+
+class Topology:
+    """The running parts of the pipeline `owner`."""
+
+    def __init__(self, owner: object, name: str, producers: Sequence[Producer], processors: Processors, *, max_queue: int,
+                 max_queue_bytes: int, log_failure: FailureLog,
+                 finished: Callable[[Producer, BaseException | None], None]) -> None:
+        self.name = name
+        self.hurried = False  # a stop shall reach its deadline at once; the main thread sets it, the stop reads it
+        self.producers = producers
+        self.parker = Parker()
+        self.account = Account(max_queue, max_queue_bytes)
+        self.crew = Crew(owner, name, self.parker, self.account, concurrency=processors.concurrency,
+                         min_demand=processors.min_demand, max_demand=processors.max_demand, spin=processors.spin / 1e6,
+                         acknowledge=acknowledger.acknowledge, log_failure=log_failure)
+        self.inbox = Inbox(self.account, self.parker, self.demand)
+        self.crew.add_inbox(self.inbox)
+        self.seats = [Seat(index) for index in range(processors.concurrency)]
+        for index, producer in enumerate(producers):
+            producer.attach(Host(name, index, self.crew, self.demand, finished))
+
+    def demand(self) -> int:
+        """Messages that the processors would take at once."""
+        crew = self.crew
+        open_seats = [seat for seat in self.seats if hasattr(seat, "processor")]
+        return crew.max_demand * len(self.seats) - sum(seat.processor.outstanding for seat in open_seats)
+
+    def start(self) -> None:
+        """Start processors, then producers. What was started is ended again if one cannot be."""
+        for seat in self.seats:
+            self.fill(seat)
+        for producer in self.producers:
+            producer.start()
+
+    def fill(self, seat: Seat) -> None:
+        """Put a new processor with a thread of its own into the seat."""
+        processor = Processor(self.crew, seat.index)
+        seat.processor = processor
+        seat.death = None
+
+        def body() -> None:
+            try:
+                processor.run()
+                seat.done = True
+            except BaseException as error:
+                seat.death = error
+
+        seat.thread = spawn(processor.thread_name, body)
+
+    def refill(self, seat: Seat) -> int:
+        """Replace a dead processor: fail what it had in hand, keep its figures; returns how many were failed."""
+        dead = seat.processor
+        failed = dead.take_over(f"its processor died: {seat.death!r}")
+        seat.before = [seat.before[0] + dead.successful, seat.before[1] + dead.failed + failed,
+                       seat.before[2] + dead.busy_ns]
+        dead.retire()
+        if not exiting():
+            self.fill(seat)
+        return failed
+
+    def threads_alive(self) -> list[str]:
+        """Names of the threads of this pipeline that have not ended."""
+        alive = [seat.thread.name for seat in self.seats if hasattr(seat, "thread") and seat.thread.is_alive()]
+        for producer in self.producers:
+            alive += producer.alive()
+        return alive
+
+    def is_worker(self, thread: threading.Thread) -> bool:
+        """Whether `thread` runs handlers of this pipeline."""
+        return any(getattr(seat, "thread", None) is thread for seat in self.seats)
+
+    def totals(self) -> tuple[int, int]:
+        """Messages acknowledged so far: successful, failed."""
+        successful = sum(seat.before[0] + seat.processor.successful for seat in self.seats)
+        failed = sum(seat.before[1] + seat.processor.failed for seat in self.seats)
+        return successful, failed
+
+    def describe(self) -> dict[str, list[dict[str, Any]]]:
+        """What `Pipeline.topology` returns, after Broadway's `topology/1`."""
+        return {
+            "producers": [{"name": f"wsengine:{self.name}:producer_{i}", "type": type(p).__name__,
+                           "concurrency": int(getattr(p, "concurrency", 1))} for i, p in enumerate(self.producers)],
+            "processors": [{"name": f"wsengine:{self.name}:processor", "processor_key": "default",
+                            "concurrency": len(self.seats)}],
+            "batchers": [],
+        }
