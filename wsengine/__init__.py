@@ -3,13 +3,37 @@
 The public names. Everything else is reached through its module, and may change.
 """
 
-from wsengine import telemetry
+from wsengine import errors, telemetry
+from wsengine.errors import *  # noqa: F403
 from wsengine.message import Failed, Message
 from wsengine.pipeline.acknowledger import CallerAcknowledger, NoopAcknowledger
 from wsengine.pipeline.drain import StopResult
 from wsengine.pipeline.pipeline import Pipeline, all_running
 from wsengine.pipeline.processors import Processors
 from wsengine.pipeline.source import Inbox, Producer
+from wsengine.websocket.connection import Connection
+from wsengine.websocket.dial import SocketOptions
+from wsengine.websocket.handshake import Response
+from wsengine.websocket.producer import WebSocketProducer
+from wsengine.websocket.retry import Backoff, RetryState
 
-__all__ = ["CallerAcknowledger", "Failed", "Inbox", "Message", "NoopAcknowledger", "Pipeline", "Processors", "Producer",
-           "StopResult", "all_running", "telemetry"]
+__all__ = [
+    "Backoff",
+    "CallerAcknowledger",
+    "Connection",
+    "Failed",
+    "Inbox",
+    "Message",
+    "NoopAcknowledger",
+    "Pipeline",
+    "Processors",
+    "Producer",
+    "Response",
+    "RetryState",
+    "SocketOptions",
+    "StopResult",
+    "WebSocketProducer",
+    "all_running",
+    "telemetry",
+]
+__all__ += errors.__all__

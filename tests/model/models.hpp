@@ -202,7 +202,10 @@ struct Depot {
   std::uint32_t consume() {
     int numbers[2];
     const std::uint32_t n = ring.pop(numbers, 2);
-    for (std::uint32_t i = 0; i < n; ++i) RL_ASSERT(WS_READ(contents_of(items[numbers[i]].slab)) == items[numbers[i]].contents);
+    for (std::uint32_t i = 0; i < n; ++i) {
+      const Item& item = items[numbers[i]];
+      RL_ASSERT(WS_READ(contents_of(item.slab)) == item.contents);
+    }
     // as processors do it: once for a run of messages in the same slab
     const bool same = n == 2 && items[numbers[0]].slab == items[numbers[1]].slab;
     for (std::uint32_t i = 0; i < n; i += same ? 2 : 1) SlabPool::drop(items[numbers[i]].slab, same ? 2 : 1);

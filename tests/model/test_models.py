@@ -139,7 +139,7 @@ def test_an_order_kept_for_its_written_reason_is_not_needed_by_a_model(runner: P
 def test_all_orders_that_may_be_weaker_may_be_so_together(runner: Path, seed: int) -> None:
     names = [name for name, reason in KEPT.items() if "can be" in reason]
     if not names:
-        return  # the header has no order left that is stronger than needed
+        pytest.skip("KEPT has no order left that is stronger than needed")
     done = run(runner, seed, SCHEDULES // 5, *weakened(names))
     assert done.returncode == 0, done.stdout
 

@@ -4,6 +4,7 @@ Its clock is monotonic and its state is a schedule a connection, so a tick is a 
 connection is lost only when the reader, asked, has read once more and found nothing (reference W-1, W-3, W-21). Deadlines
 of one generation die with it, because each tick compares generations before anything else.
 """
+cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
@@ -92,6 +93,7 @@ cdef int64_t tick(Control* control, Schedule* plan, KeepaliveTimer timer, int64_
     return min(next, watch_pong(control, plan, timer, now))
 
 
+@cython.no_gc_clear  # its C++ parts use what its attributes own, until the very end
 cdef class KeepaliveTimer:
     """The ping timer of one producer. `run` is the body of its thread.
 

@@ -57,6 +57,7 @@ cdef extern from "mail.hpp" namespace "wsengine" nogil:
     cppclass NoteBox "wsengine::Stack<wsengine::Note>":
         NoteBox() except +
         void push(CNote* note)
+        cbool empty()
         CNote* take_in_order()
 
 cdef extern from "poller.hpp" namespace "wsengine" nogil:

@@ -13,6 +13,7 @@ What becomes of a wire in the reader (phases: stream.pxd):
 """
 from typing import NamedTuple
 
+cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy
@@ -411,6 +412,7 @@ cdef void read_loop(Reader* reader) noexcept nogil:
             look(reader)
 
 
+@cython.no_gc_clear  # its C++ parts use what its attributes own, until the very end
 cdef class Receiver:
     """The reader of one producer. `run` is the body of its thread; everything else may be called from any thread.
 
@@ -533,6 +535,11 @@ cdef class Receiver:
     def stop(self) -> None:
         """Let go of all connections and make `run` return."""
         self.send_command(ORDER_STOP, 0, 0, 0, b"")
+
+    @property
+    def noted(self) -> bool:
+        """Whether `notes` would return something."""
+        return not self.reader.notes.empty()
 
     def notes(self) -> list:
         """What has happened since the last call, in order. One thread at a time: the supervisor."""

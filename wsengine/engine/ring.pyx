@@ -3,6 +3,7 @@
 What happens inside them, and why each memory order is what it is, stands in ring.hpp. Their Python faces are for the
 control plane, for tests and for benchmarks; the hot paths use the C++ objects behind them.
 """
+cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 from cpython.bytes cimport PyBytes_FromStringAndSize
@@ -99,6 +100,7 @@ cdef class Account:
         return self.c.max_bytes()
 
 
+@cython.no_gc_clear  # its C++ parts use what its attributes own, until the very end
 cdef class Door:
     """Where a source that is not a reader waits for room in an account. One thread at a time may wait."""
 
@@ -135,6 +137,7 @@ cdef class Door:
         self.bell.answer()
 
 
+@cython.no_gc_clear  # its C++ parts use what its attributes own, until the very end
 cdef class Ring:
     """The slab ring of one reader. Any thread may claim; one thread pushes.
 

@@ -4,6 +4,7 @@ All functions run without the GIL in the reader thread, never block, and report 
 When to read and write is the receiver's matter, the wire format that of `frames`. Payloads are parsed where they were
 received; only messages cut by a read, or fragmented, are gathered, large ones by reading straight into their memory.
 """
+cimport cython
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
@@ -636,6 +637,7 @@ cdef class ControlBlock:
         }
 
 
+@cython.no_gc_clear  # its C++ parts use what its attributes own, until the very end
 cdef class Stream:
     """A connection that is ready for a reader.
 

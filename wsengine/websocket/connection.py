@@ -1,0 +1,117 @@
+"""`Connection`: one place for a connection of a producer, through all its generations, as users see it.
+
+Here are the facts of the present and the last generation. Who changes them is the supervisor; bytes are the reader's.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from wsengine.engine.stream import ControlBlock
+from wsengine.websocket.lifecycle import Lifecycle, State
+
+if TYPE_CHECKING:
+    import socket
+
+    from wsengine.websocket.dial import Dialed
+    from wsengine.websocket.handshake import Response
+    from wsengine.websocket.retry import RetryBudget
+    from wsengine.websocket.uri import WebSocketURI
+
+__all__ = ["Connection"]
+
+
+class Connection:
+    """One connection of a WebSocketProducer. Attributes may be read from any thread.
+
+    Attributes:
+        index: which of the producer's connections, from 0.
+        epoch: its generation, from 1; 0 before the first attempt. Each attempt is a new one.
+        response: of the last successful opening handshake, None before it.
+        subprotocol: that the server chose, None for none.
+        close_code, close_reason: how the last generation ended (RFC 6455 §7.4; 1006 without a Close frame), or None.
+        local_address, remote_address: of the present or last socket.
+        reconnects: successful handshakes after the first.
+    """
+
+    def __init__(self, index: int, uri: WebSocketURI, budget: RetryBudget) -> None:
+        self.index = index
+        self.epoch = 0
+        self.response: Response | None = None
+        self.subprotocol: str | None = None
+        self.close_code: int | None = None
+        self.close_reason: str | None = None
+        self.local_address: Any = None
+        self.remote_address: Any = None
+        self.opened = 0
+        self._uri = uri
+        self._control = ControlBlock()
+        self._lifecycle = Lifecycle()
+        self._budget = budget
+        self._sock: socket.socket | None = None
+        self._attempt_at = 0.0
+        self._opened_at = 0.0
+        self._due = 0.0
+        self._counts: dict[str, int] = {}
+
+    @property
+    def url(self) -> str:
+        """The URL without credentials and query."""
+        return self._uri.redacted
+
+    @property
+    def state(self) -> str:
+        """"dialing", "ready", "backoff", "closing" or "stopped"."""
+        return self._lifecycle.state.value
+
+    @property
+    def latency(self) -> float | None:
+        """Seconds from the newest answered ping to its pong, None if there was none."""
+        return self._control.round_trip
+
+    @property
+    def paused(self) -> bool:
+        """Whether the socket is not read at the moment, because the pipeline is full."""
+        return self._control.paused
+
+    @property
+    def reconnects(self) -> int:
+        return max(self.opened - 1, 0)
+
+    def counts(self) -> dict[str, int]:
+        """Messages, payload bytes, frames and the like over all generations."""
+        return self._control.counts()
+
+    def take(self, dialed: Dialed) -> None:
+        """The supervisor only: a generation begins."""
+        self.opened += 1
+        self.response = dialed.response
+        self.subprotocol = dialed.subprotocol
+        self.local_address = dialed.local_address
+        self.remote_address = dialed.remote_address
+        self.close_code = self.close_reason = None
+        self._sock = dialed.sock
+        self._opened_at = time.monotonic()
+        self._counts = self._control.counts()
+
+    def let_go(self) -> dict[str, int]:
+        """The supervisor only: the reader is off the socket, so it may be closed; what the generation counted."""
+        self._control.end()
+        if self._sock is not None:
+            self._sock.close()
+            self._sock = None
+        now = self._control.counts()
+        return {name: now[name] - self._counts.get(name, 0) for name in ("messages", "bytes", "frames")}
+
+    def stats(self) -> dict[str, Any]:
+        """Figures of this connection, for `Pipeline.stats`."""
+        return {"index": self.index, "state": self.state, "epoch": self.epoch, "reconnects": self.reconnects,
+                "latency": self.latency, "paused": self.paused, **self.counts()}
+
+    def __repr__(self) -> str:
+        return f"<Connection {self.index} to {self.url} {self.state}, generation {self.epoch}>"
+
+    @property
+    def is_ready(self) -> bool:
+        return self._lifecycle.state is State.READY

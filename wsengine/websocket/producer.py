@@ -1,0 +1,226 @@
+"""`WebSocketProducer`: the options of a WebSocket feed, and how its parts are put together in a pipeline.
+
+Here are validation and assembly. What the parts do: dialling (dial), the connections' lives (supervisor), bytes (engine).
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from wsengine.engine.keepalive import KeepaliveTimer
+from wsengine.engine.receiver import Receiver
+from wsengine.engine.ring import Parker, Ring
+from wsengine.engine.threads import spawn
+from wsengine.errors import ConfigurationError
+from wsengine.options import boolean, function, reject_unknown, seconds, text, whole
+from wsengine.pipeline.source import Inbox, Producer
+from wsengine.websocket.connection import Connection
+from wsengine.websocket.dial import Cancellation, Dialed, SocketOptions, dial
+from wsengine.websocket.events import Events
+from wsengine.websocket.handshake import USER_AGENT, Handshake, resolve_headers
+from wsengine.websocket.retry import Backoff, RetryBudget, check_retry
+from wsengine.websocket.supervisor import Supervisor, Timing
+from wsengine.websocket.uri import parse_uri
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from wsengine.message import Message
+    from wsengine.pipeline.source import Host
+    from wsengine.websocket.retry import RetryPolicy
+
+__all__ = ["WebSocketProducer"]
+
+LARGEST = 2**32 - 1
+SLAB = 2**18
+LATER = "nothing yet: it is not available in this version"
+
+OPTIONS = ("path", "ws_timeout", "keepalive", "silence_pings", "pong_timeout", "headers", "telemetry_id", "concurrency",
+           "transformer", "retry", "open_timeout", "close_timeout", "max_size", "subprotocols", "origin",
+           "user_agent_header", "socket_options", "logger")
+#: What users of the ancestor, of gun and of other clients may write, and what it is called here.
+RENAMED = {
+    "await_timeout": "open_timeout (seconds)", "connect_timeout": "open_timeout (seconds)", "timeout": "open_timeout",
+    "headers_fn": "headers, which may be a callable", "additional_headers": "headers", "extra_headers": "headers",
+    "header": "headers", "ws_retry_opts": "retry=Backoff(...)", "ws_retry_fun": "retry, which may be a callable",
+    "reconnect": "retry=Backoff(...)", "gun_opts": "the options of WebSocketProducer itself",
+    "ws_opts": "keepalive and silence_pings", "http_opts": "nothing: HTTP/1.1 is the only version there is",
+    "ping_interval": "keepalive", "heartbeat": "keepalive", "ping_timeout": "pong_timeout", "idle_timeout": "ws_timeout",
+    "max_msg_size": "max_size", "max_message_size": "max_size", "uri": "url, the first argument",
+    "min_demand": "Pipeline(processors=Processors(min_demand=...))",
+    "max_demand": "Pipeline(processors=Processors(max_demand=...))", "max_queue": "Pipeline(max_queue=...)",
+    "max_queue_bytes": "Pipeline(max_queue_bytes=...)", "overflow": "Pipeline(overflow=...)",
+    "ssl": LATER, "server_hostname": LATER, "proxy": LATER, "compression": LATER, "on_upgrade": LATER, "sock": LATER,
+    "frame_handler": LATER, "frame_handler_state": LATER, "process_exception": LATER,
+}
+
+
+class WebSocketProducer(Producer):
+    """Feeds a pipeline from a WebSocket endpoint. Times are seconds; None is off.
+
+    Args:
+        url: ws://host[:port][/path][?query]. A scheme other than ws is refused in this version.
+        path: resource of the upgrade request, where the url has none.
+        ws_timeout: a connection is lost when nothing at all has arrived for so long, while it was being read.
+        keepalive: period of our pings; each is sent at its time, whatever the handlers do.
+        silence_pings: False emits telemetry for pings and pongs. It is never a matter of liveness.
+        pong_timeout: strict form of liveness: each ping must be answered within it.
+        headers: of the upgrade request: a mapping, pairs, or a callable that is asked at each attempt.
+        telemetry_id: first element of the names of this producer's events.
+        concurrency: how many connections, 1 to 1024; each gets the feed.
+        transformer: (data, metadata) -> Message, called on the processor for each payload.
+        retry: Backoff(...), or a callable on the RetryState that returns seconds, or None to give up.
+        open_timeout: for one attempt: DNS, TCP and the opening handshake together.
+        close_timeout: for the closing handshake.
+        max_size: bytes of a message at the most, not above the pipeline's max_queue_bytes; None for no limit but 4 GiB.
+        subprotocols, origin, user_agent_header: of the upgrade request.
+        socket_options: SocketOptions(...), such as TCP keepalive and user time-out.
+        logger: instead of "wsengine.connection".
+
+    Raises:
+        ConfigurationError, InvalidURI: at construction.
+
+    Source: OffBroadwayWebSocket.Producer (names kept), `websockets` for what it lacks.
+    """
+
+    def __init__(self, url: str, *, path: str | None = None, ws_timeout: float | None = 60.0,
+                 keepalive: float | None = 20.0, silence_pings: bool = True, pong_timeout: float | None = None,
+                 headers: Any = None, telemetry_id: str = "websocket_producer", concurrency: int = 1,
+                 transformer: Callable[[Any, dict[str, Any]], Message] | None = None, retry: RetryPolicy | None = None,
+                 open_timeout: float | None = 10.0, close_timeout: float = 5.0, max_size: int | None = 2**20,
+                 subprotocols: Sequence[str] | None = None, origin: str | None = None,
+                 user_agent_header: str | None = USER_AGENT, socket_options: SocketOptions | None = None,
+                 logger: logging.Logger | None = None, **unknown: object) -> None:
+        reject_unknown("producer", unknown, OPTIONS, RENAMED)
+        self.uri = parse_uri(url, path)
+        if self.uri.secure:
+            raise ConfigurationError("producer.url", self.uri.redacted, "use ws://: wss:// is not available in this version")
+        self.concurrency = whole("producer.concurrency", concurrency, minimum=1, maximum=1024)
+        self.max_size = LARGEST if max_size is None else whole("producer.max_size", max_size, minimum=1, maximum=LARGEST)
+        self._size_given = max_size is not None
+        self._timing = Timing(
+            seconds("producer.keepalive", keepalive) or 0.0, seconds("producer.ws_timeout", ws_timeout) or 0.0,
+            seconds("producer.pong_timeout", pong_timeout) or 0.0,
+            seconds("producer.close_timeout", close_timeout, optional=False) or 0.0, self.max_size)
+        if pong_timeout is not None and keepalive is None:
+            raise ConfigurationError("producer.pong_timeout", pong_timeout, "set keepalive, too: without pings there are "
+                                     "no pongs to wait for")
+        self._open_timeout = seconds("producer.open_timeout", open_timeout)
+        self._silent = boolean("producer.silence_pings", silence_pings)
+        self.telemetry_id = text("producer.telemetry_id", telemetry_id)
+        self._transformer = function("producer.transformer", transformer, "(data, metadata) -> Message")
+        self._retry = check_retry(retry if retry is not None else Backoff())
+        if socket_options is not None and not isinstance(socket_options, SocketOptions):
+            raise ConfigurationError("producer.socket_options", socket_options, "give a SocketOptions(...)")
+        self._socket_options = socket_options
+        self._headers = headers
+        self._request = {"origin": origin, "subprotocols": subprotocols, "user_agent_header": user_agent_header}
+        Handshake(self.uri, [] if callable(headers) else resolve_headers(headers), **self._request)  # checks them now
+        if logger is not None and not isinstance(logger, (logging.Logger, logging.LoggerAdapter)):
+            raise ConfigurationError("producer.logger", logger, "give a logging.Logger")
+        self._logger = logger or logging.getLogger("wsengine.connection")
+        self.connections: tuple[Connection, ...] = ()
+        self._threads: list[threading.Thread] = []
+
+    def check_bounds(self, max_queue_bytes: int) -> None:
+        """Called by the pipeline at construction: a message must fit into its bound."""
+        if self._size_given and self.max_size > max_queue_bytes:
+            raise ConfigurationError("producer.max_size", self.max_size, f"give at most the pipeline's max_queue_bytes="
+                                     f"{max_queue_bytes}, or raise that")
+
+    def run(self, inbox: Inbox) -> None:
+        """Not used: this producer's sources are filled by its reader."""
+        raise TypeError("a WebSocketProducer has a reader of its own")
+
+    # -------------------------------------------------------------------------------------------------------- assembly
+
+    def attach(self, host: Host) -> None:
+        """Put reader, timer and supervisor together, and bring the ring into the pipeline."""
+        self._host = host
+        self._name = f"wsengine:{host.name}:producer_{host.index}"
+        account = host.account
+        slab = min(SLAB, max(4096, 1 << (account.max_bytes // 8).bit_length() - 1 if account.max_bytes >= 8 else 4096))
+        ring = Ring(max(account.max_messages, 2), account, host.parker, slab_bytes=slab)
+        parker, timer_parker = Parker(), Parker()
+        self.connections = tuple(Connection(i, self.uri, RetryBudget(self._retry)) for i in range(self.concurrency))
+        self._receiver = Receiver(ring, parker, timer_parker, loud=not self._silent)
+        self._timer = KeepaliveTimer(self._receiver, [c._control for c in self.connections], timer_parker)
+        self._events = Events(self.telemetry_id, host.name, self._logger)
+        self._supervisor = Supervisor(
+            self._name, self.connections, parker, self._receiver, self._timer, self._events, self._timing, self._dial,
+            lambda error: host.finished(self, error), (account.max_messages, account.max_bytes))
+        host.add_ring(ring, Origin(self.connections), self._transformer)
+
+    def _dial(self, cancellation: Cancellation) -> Dialed:
+        """One attempt, in a dialer thread."""
+        return dial(self.uri, headers=self._headers, open_timeout=self._open_timeout,
+                    socket_options=self._socket_options, cancellation=cancellation, **self._request)
+
+    def start(self) -> None:
+        self._threads = [
+            spawn(f"{self._name}:reader", self._receiver.run),
+            spawn(f"{self._name}:timer", self._timer.run),
+            spawn(f"{self._name}:supervisor", self._supervise),
+        ]
+
+    def _supervise(self) -> None:
+        """The supervisor's thread; a fault in it ends the pipeline, visibly."""
+        try:
+            self._supervisor.run()
+        except BaseException as error:
+            self._logger.critical("the supervisor of %s died; the pipeline stops", self._name, exc_info=error)
+            self._host.finished(self, error)
+
+    def drain(self) -> None:
+        self._supervisor.drain()
+
+    def stop(self, deadline: float) -> None:
+        """Close the connections with 1000, then end the threads."""
+        if not self._threads:
+            return
+        self._supervisor.stop(deadline)
+        reader, timer, supervisor = self._threads
+        supervisor.join(max(deadline - time.monotonic(), 0) + 1)
+        dropped = [(c, c.counts()["discarded"]) for c in self.connections]
+        self._receiver.stop()
+        self._timer.stop()
+        reader.join(1)
+        timer.join(1)
+        for connection, count in dropped:
+            if count:
+                self._events.dropped(connection, count, "the pipeline was stopping")
+
+    # --------------------------------------------------------------------------------------------------------- figures
+
+    def alive(self) -> list[str]:
+        return [thread.name for thread in self._threads if thread.is_alive()]
+
+    @property
+    def discarded(self) -> int:
+        return sum(connection.counts()["discarded"] for connection in self.connections)
+
+    def stats(self) -> dict[str, Any]:
+        return {"name": type(self).__name__, "url": self.uri.redacted, "depth": self._receiver.ring.depth,
+                "slabs": self._receiver.ring.slabs, "connections": [c.stats() for c in self.connections]}
+
+    def __repr__(self) -> str:
+        return f"<WebSocketProducer {self.uri.redacted}>"
+
+
+class Origin:
+    """Where the messages of one producer come from: what a Message asks for its connection and metadata."""
+
+    def __init__(self, connections: Sequence[Connection]) -> None:
+        self._connections = connections
+
+    def connection(self, index: int) -> Connection:
+        return self._connections[index]
+
+    def metadata(self, message: Message) -> dict[str, Any]:
+        """The first metadata of a message (reference W-24)."""
+        connection = self._connections[message.connection_index]
+        return {"url": connection.url, "connection_index": message.connection_index, "epoch": message.epoch,
+                "seq": message.seq, "opcode": message.opcode, "received_ns": message.received_ns}

@@ -1,0 +1,277 @@
+"""The supervisor: the one thread that changes the state of a producer's connections and tells about it.
+
+It is woken by what dialers and the reader put in front of it, takes these things in order, and drops what belongs to an
+older generation of a connection (reference W-1, W-2, W-4). So there is one owner of "the current connection", at most one
+pending attempt, and each transition is told once. A slow telemetry hook delays reconnects, and nothing else.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+from wsengine.engine.ring import Parker
+from wsengine.engine.stream import Stream
+from wsengine.errors import (
+    ConnectionClosed,
+    ConnectionClosedError,
+    ConnectionClosedOK,
+    PayloadTooBig,
+    ProtocolError,
+    RetriesExhausted,
+)
+from wsengine.websocket.dial import Cancellation
+from wsengine.websocket.dialers import Dialers
+from wsengine.websocket.lifecycle import Event, State
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from wsengine.engine.keepalive import KeepaliveTimer
+    from wsengine.engine.receiver import Note, Receiver
+    from wsengine.websocket.connection import Connection
+    from wsengine.websocket.dial import Dialed
+    from wsengine.websocket.events import Events
+
+__all__ = ["Supervisor", "Timing"]
+
+#: Seconds that a connection gets to end once it has been told to let go.
+RELEASE = 0.25
+
+
+class Timing:
+    """Times of a producer's connections, in seconds, 0 is off; and the size limit, in bytes."""
+
+    def __init__(self, keepalive: float, ws_timeout: float, pong_timeout: float, close_timeout: float, max_size: int) -> None:
+        self.keepalive = keepalive
+        self.ws_timeout = ws_timeout
+        self.pong_timeout = pong_timeout
+        self.close_timeout = close_timeout
+        self.max_size = max_size
+
+
+class Supervisor:
+    """Owns the lifecycle of `connections`; `run` is the body of its thread.
+
+    Args:
+        connections: all places.
+        attempt: dials, in a dialer thread: (cancellation) -> Dialed.
+        finished: called when every connection has been given up.
+        limits: of the pipeline's account, for the queue events.
+    """
+
+    def __init__(self, name: str, connections: Sequence[Connection], parker: Parker, receiver: Receiver,
+                 timer: KeepaliveTimer, events: Events, timing: Timing, attempt: Callable[[Cancellation], Dialed],
+                 finished: Callable[[BaseException], None], limits: tuple[int, int]) -> None:
+        self._connections = connections
+        self._parker = parker
+        self._receiver = receiver
+        self._timer = timer
+        self._events = events
+        self._timing = timing
+        self._finished = finished
+        self._limits = limits
+        self._cancellation = Cancellation()
+        self._dialers = Dialers(name, lambda index, epoch: attempt(self._cancellation), self._dialed)
+        self._results: deque[tuple[int, int, Dialed | BaseException]] = deque()  # dialers append, the supervisor pops
+        self._draining = False  # drain sets it
+        self._deadline: float | None = None  # stop sets it: when all must have ended
+        self._woken = False  # drain and stop set it, the supervisor clears it
+        self._discard_sent = False
+        self._closing = False
+        self._released = False
+        self._dialing = 0
+
+    # ---------------------------------------------------------------------------------------------- from other threads
+
+    def drain(self) -> None:
+        """Deliver nothing more and connect no more; returns at once."""
+        self._draining = True
+        self._receiver.discard()
+        self._wake()
+
+    def stop(self, deadline: float) -> None:
+        """Close all connections and end, by about the monotonic time `deadline`; returns at once."""
+        self._draining = True
+        self._deadline = deadline
+        self._cancellation.cancel()
+        self._wake()
+
+    def _wake(self) -> None:
+        self._woken = True
+        self._parker.notify()
+
+    def _dialed(self, index: int, epoch: int, result: Dialed | BaseException) -> None:
+        self._results.append((index, epoch, result))
+        self._parker.notify()
+
+    # -------------------------------------------------------------------------------------------------------- the loop
+
+    def run(self) -> None:
+        """Supervise until `stop`, and all connections have ended."""
+        for connection in self._connections:
+            self._dial(connection)
+        while not self._over():
+            self._parker.wait(self._has_work, self._patience())
+            self._woken = False
+            while self._results:
+                self._take_result(*self._results.popleft())
+            for note in self._receiver.notes():
+                self._take_note(note)
+            if self._draining:
+                self._drain_seen()
+            else:
+                self._dial_due()
+        self._dialers.join(1)
+        self._cancellation.close()
+
+    def _has_work(self) -> bool:
+        return bool(self._woken or self._results or self._receiver.noted)
+
+    def _over(self) -> bool:
+        return (self._deadline is not None and self._dialing == 0
+                and all(connection.state == "stopped" for connection in self._connections))
+
+    def _patience(self) -> float:
+        now = time.monotonic()
+        due = [c._due for c in self._connections if c._lifecycle.state is State.BACKOFF]
+        if self._deadline is not None:
+            due.append(self._deadline if not self._released else now + RELEASE)
+        return min(max(min(due, default=now + 60) - now, 0), 60)
+
+    # -------------------------------------------------------------------------------------------------------- attempts
+
+    def _dial(self, connection: Connection) -> None:
+        connection.epoch += 1
+        connection._attempt_at = time.monotonic()
+        self._dialing += 1
+        self._dialers.dial(connection.index, connection.epoch)
+
+    def _dial_due(self) -> None:
+        now = time.monotonic()
+        for connection in self._connections:
+            if connection._lifecycle.state is State.BACKOFF and connection._due <= now:
+                connection._lifecycle.fire(Event.DUE)
+                self._dial(connection)
+
+    def _take_result(self, index: int, epoch: int, result: Dialed | BaseException) -> None:
+        self._dialing -= 1
+        connection = self._connections[index]
+        if self._draining or connection.epoch != epoch or connection._lifecycle.state is not State.DIALING:
+            if not isinstance(result, BaseException):
+                result.sock.close()
+            return
+        if isinstance(result, BaseException):
+            self._attempt_failed(connection, result)
+        else:
+            self._opened(connection, result)
+
+    def _opened(self, connection: Connection, dialed: Dialed) -> None:
+        attempt = connection._budget.failures + 1
+        connection.take(dialed)
+        connection._lifecycle.fire(Event.OPENED)
+        connection._budget.ready(time.monotonic())
+        self._events.opened(connection, attempt, dialed.timings.get("total", 0.0))
+        timing = self._timing
+        connection._control.begin(connection.epoch, keepalive=timing.keepalive, ws_timeout=timing.ws_timeout,
+                                  pong_timeout=timing.pong_timeout, close_timeout=timing.close_timeout)
+        self._timer.wake()
+        self._receiver.add(Stream(dialed.sock.fileno(), connection._control, connection.index, connection.epoch,
+                                  timing.max_size, dialed.leftover))
+        self._discard_sent = False  # a drain that came meanwhile did not reach this one
+
+    def _attempt_failed(self, connection: Connection, error: BaseException) -> None:
+        now = time.monotonic()
+        attempt = connection._budget.failures + 1
+        delay = connection._budget.failed(now, error)
+        self._events.attempt_failed(connection, attempt, now - connection._attempt_at, error, delay)
+        self._next(connection, Event.FAILED, error, delay)
+
+    def _next(self, connection: Connection, event: Event, error: BaseException, delay: float | None) -> None:
+        """Wait for the next attempt, or give up for good (reference W-17)."""
+        if delay is not None:
+            connection._due = time.monotonic() + delay
+            connection._lifecycle.fire(event)
+            return
+        connection._lifecycle.fire(Event.GIVEN_UP)
+        exhausted = RetriesExhausted(connection._budget.failures, error)
+        self._events.gave_up(connection, exhausted)
+        if all(c._lifecycle.state is State.STOPPED for c in self._connections):
+            self._finished(exhausted)
+
+    # ----------------------------------------------------------------------------------------------------------- notes
+
+    def _take_note(self, note: Note) -> None:
+        connection = self._connections[note.index]
+        if note.kind in ("high", "low"):
+            self._events.pressure(connection, note, self._limits)
+        elif note.epoch != connection.epoch:
+            return
+        elif note.kind == "ended":
+            self._ended(connection, note)
+        else:
+            self._events.control(connection, note)
+
+    def _ended(self, connection: Connection, note: Note) -> None:
+        """The reader is off the socket: tell it once, and see to the next attempt."""
+        now = time.monotonic()
+        duration = now - connection._opened_at
+        counts = connection.let_go()
+        event, error = outcome(note, self._timing.max_size)
+        if isinstance(error, ConnectionClosed):
+            connection.close_code, connection.close_reason = error.code, error.reason
+        else:
+            connection.close_code, connection.close_reason = 1006, ""
+        if connection._lifecycle.state is State.CLOSING or self._draining:
+            connection._lifecycle.fire(Event.GIVEN_UP)
+            self._events.closed(connection, duration)
+            return
+        delay = connection._budget.failed(now, error)
+        self._events.lost(connection, event, error, duration, counts, delay)
+        self._next(connection, Event.ENDED, error, delay)
+
+    # --------------------------------------------------------------------------------------------------------- the end
+
+    def _drain_seen(self) -> None:
+        if not self._discard_sent:
+            self._discard_sent = True
+            self._receiver.discard()
+        if self._deadline is None:
+            return
+        if not self._closing:
+            self._closing = True
+            for connection in self._connections:
+                self._close(connection)
+        if time.monotonic() >= self._deadline and not self._released:
+            self._released = True
+            for connection in self._connections:
+                if connection._lifecycle.state is State.CLOSING:
+                    self._receiver.release(connection.index, connection.epoch)
+
+    def _close(self, connection: Connection) -> None:
+        if connection._lifecycle.fire(Event.CLOSE) is State.CLOSING:
+            self._receiver.close(connection.index, connection.epoch, 1000)
+
+
+def outcome(note: Note, max_size: int) -> tuple[str, BaseException]:
+    """The telemetry event and the error for the way in which a connection ended."""
+    text = note.text.decode("utf-8", "replace")
+    if note.cause == "closed":
+        kind = ConnectionClosedOK if note.code in (1000, 1001) else ConnectionClosedError
+        return "disconnected", kind(note.code, text)
+    if note.cause == "failed":
+        if note.code == 1009:
+            return "failure", PayloadTooBig(note.detail, max_size)
+        return "failure", ProtocolError(note.code, text)
+    if note.cause == "error":
+        return "disconnected", OSError(note.error, os.strerror(note.error))
+    if note.cause == "idle":
+        return "timeout", TimeoutError(errno.ETIMEDOUT, "nothing was received for ws_timeout")
+    if note.cause == "pong":
+        return "timeout", TimeoutError(errno.ETIMEDOUT, "keepalive ping timeout")
+    if note.cause == "memory":
+        return "failure", MemoryError("no memory for a message")
+    return "disconnected", ConnectionClosedError(1006)
