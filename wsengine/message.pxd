@@ -4,6 +4,14 @@
 # A Message belongs to one thread at a time: the processor that claimed it, then whoever that hands it to.
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
+cdef class Details:
+    # What most messages never have; made when first asked for.
+    cdef object metadata              # dict, or None
+    cdef object acknowledger          # (acknowledger, ack_ref, ack_data), or None
+    cdef object batcher               # str
+    cdef object batch_key             # hashable
+    cdef object batch_mode            # "bulk" or "flush"
+
 cdef class Message:
     # What was received
     cdef public object data           #: bytes; a handler may put anything here
@@ -13,16 +21,11 @@ cdef class Message:
     cdef readonly uint32_t epoch      # connection generation, from 1; 0: from no connection
     cdef readonly uint8_t opcode      # 1 text, 2 binary; 0: from no connection
     cdef object origin                # the source; knows connections; None for messages made by hand
-    cdef object meta                  # dict, built when first asked for
 
-    # Where it goes
-    cdef object ack                   # (acknowledger, ack_ref, ack_data) or None
-    cdef public object batcher        #: str
-    cdef public object batch_key      #: hashable
-    cdef object mode                  # "bulk" or "flush"
-
-    # What became of it
+    # Where it goes, and what became of it
+    cdef Details details              # None until one of them is asked for
     cdef object verdict               # None: ok; else a Failed
     cdef object holder                # the chunk that will acknowledge it; None once that has happened
     cdef uint32_t charged             # bytes that the pipeline's account holds for it
     cdef void set_verdict(self, object failed) noexcept
+    cdef Details detailed(self)

@@ -14,10 +14,12 @@ class Failed:
 
 def checked_acknowledger(value: object) -> tuple[Acknowledger, Any, Any] | None: ...
 @final
+class Details:
+    def __new__(cls) -> Details: ...
+
+@final
 class Message:
     data: Any
-    batcher: str
-    batch_key: Hashable
     def __init__(
         self,
         data: Any,
@@ -52,6 +54,14 @@ class Message:
     def acknowledger(self) -> tuple[Acknowledger, Any, Any] | None: ...
     @acknowledger.setter
     def acknowledger(self, value: tuple[Acknowledger, Any, Any] | None) -> None: ...
+    @property
+    def batcher(self) -> str: ...
+    @batcher.setter
+    def batcher(self, value: str) -> None: ...
+    @property
+    def batch_key(self) -> Hashable: ...
+    @batch_key.setter
+    def batch_key(self, value: Hashable) -> None: ...
     @property
     def batch_mode(self) -> Literal["bulk", "flush"]: ...
     @batch_mode.setter

@@ -35,6 +35,14 @@ def checked_acknowledger(value):
     return value
 
 
+cdef class Details:
+    """What most messages never have: metadata, an acknowledger, a place among the batchers."""
+
+    def __cinit__(self):
+        self.batcher = self.batch_key = "default"
+        self.batch_mode = "bulk"
+
+
 @cython.freelist(256)
 cdef class Message:
     """One message.
@@ -63,11 +71,18 @@ cdef class Message:
         self.data = data
         if metadata is not None and not isinstance(metadata, dict):
             raise ConfigurationError("message.metadata", metadata, "give a dict or None")
-        self.meta = metadata
-        self.ack = checked_acknowledger(acknowledger)
+        if metadata is not None:
+            self.metadata = metadata
+        if acknowledger is not None:
+            self.acknowledger = acknowledger
         self.batcher = batcher
         self.batch_key = batch_key
         self.batch_mode = batch_mode
+
+    cdef Details detailed(self):
+        if self.details is None:
+            self.details = Details()
+        return self.details
 
     @property
     def text(self) -> str:
@@ -95,36 +110,66 @@ cdef class Message:
 
     @property
     def metadata(self) -> dict:
-        """What belongs to the message; made when first asked for, with the url of its connection under "url"."""
-        if self.meta is None:
-            self.meta = {} if self.origin is None else self.origin.metadata(self)
-        return self.meta
+        """What belongs to the message; made when first asked for, with where it came from under "url" and the like."""
+        cdef Details details = self.detailed()
+        if details.metadata is None:
+            details.metadata = {} if self.origin is None else self.origin.metadata(self)
+        return details.metadata
 
     @metadata.setter
     def metadata(self, value):
         if not isinstance(value, dict):
             raise ConfigurationError("message.metadata", value, "give a dict")
-        self.meta = value
+        self.detailed().metadata = value
 
     @property
     def acknowledger(self):
         """(acknowledger, ack_ref, ack_data), or None."""
-        return self.ack
+        return None if self.details is None else self.details.acknowledger
 
     @acknowledger.setter
     def acknowledger(self, value):
-        self.ack = checked_acknowledger(value)
+        self.detailed().acknowledger = checked_acknowledger(value)
+
+    @property
+    def batcher(self) -> str:
+        """Name of the batcher that it goes to."""
+        return "default" if self.details is None else self.details.batcher
+
+    @batcher.setter
+    def batcher(self, value):
+        if value == "default" and self.details is None:
+            return
+        if not isinstance(value, str):
+            raise ConfigurationError("message.batcher", value, "give the name of a batcher, a string")
+        self.detailed().batcher = value
+
+    @property
+    def batch_key(self):
+        """Messages of one key are batched together."""
+        return "default" if self.details is None else self.details.batch_key
+
+    @batch_key.setter
+    def batch_key(self, value):
+        if isinstance(value, str) and value == "default" and self.details is None:
+            return
+        try:
+            hash(value)
+        except TypeError:
+            raise ConfigurationError("message.batch_key", value, "give something hashable") from None
+        self.detailed().batch_key = value
 
     @property
     def batch_mode(self) -> str:
         """"bulk", or "flush": emit the batch without waiting."""
-        return self.mode
+        return "bulk" if self.details is None else self.details.batch_mode
 
     @batch_mode.setter
     def batch_mode(self, value):
         if value not in ("bulk", "flush"):
             raise ConfigurationError("message.batch_mode", value, "give 'bulk' or 'flush'")
-        self.mode = value
+        if value == "flush" or self.details is not None:
+            self.detailed().batch_mode = value
 
     @property
     def status(self):
@@ -153,9 +198,9 @@ cdef class Message:
         """
         if self.holder is not None:
             self.holder.ack_now(self)
-        elif self.ack is not None:
-            acknowledger, ref, _ = self.ack
-            self.ack = None
+        elif self.acknowledger is not None:
+            acknowledger, ref, _ = self.acknowledger
+            self.details.acknowledger = None
             acknowledger.ack(ref, [] if self.failed else [self], [self] if self.failed else [])
 
     def configure_ack(self, **options) -> None:
@@ -164,11 +209,12 @@ cdef class Message:
         Raises:
             ConfigurationError: the message has no acknowledger, or one without `configure`.
         """
-        if self.ack is None or not callable(getattr(self.ack[0], "configure", None)):
-            raise ConfigurationError("message.acknowledger", self.ack, "its acknowledger has no method "
+        triple = self.acknowledger
+        if triple is None or not callable(getattr(triple[0], "configure", None)):
+            raise ConfigurationError("message.acknowledger", triple, "its acknowledger has no method "
                                      "configure(ack_ref, ack_data, options)")
-        acknowledger, ref, data = self.ack
-        self.ack = (acknowledger, ref, acknowledger.configure(ref, data, options))
+        acknowledger, ref, data = triple
+        self.details.acknowledger = (acknowledger, ref, acknowledger.configure(ref, data, options))
 
     def __reduce__(self):
         raise TypeError("a Message belongs to its pipeline and cannot be pickled; pickle message.data")

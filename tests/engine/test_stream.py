@@ -153,8 +153,8 @@ def test_messages_sent_byte_by_byte_arrive_whole_and_in_order():
         assert line.received(3) == [(PONG, b"?")] * 3
 
 
-SIZES = [0, 1, 2, 125, 126, 127, 1000, 1023, 1024, 1025, 4080, 4095, 4096, 4097, 8192, 16383, 16384, 16385, 65535, 65536,
-         65537, 2**18 - 1, 2**18, 2**18 + 1, MIB - 1, MIB, MIB + 1, 3 * MIB + 7]
+SIZES = [0, 1, 2, 125, 126, 127, 1000, 1023, 1024, 1025, 4080, 4095, 4096, 4097, 8192, 16383, 16384, 16385,
+         65535, 65536, 65537, 2**18 - 1, 2**18, 2**18 + 1, MIB - 1, MIB, MIB + 1, 3 * MIB + 7]
 
 
 @pytest.mark.parametrize("slab_bytes", [4096, 65536, 2**18])
@@ -190,14 +190,14 @@ def test_a_message_larger_than_any_buffer_arrives_whole(slab_bytes, size, seed):
 
 
 def test_a_message_in_very_many_fragments_costs_time_in_proportion_to_its_size():
-    payload = bytes(range(256)) * 2048
+    payload = bytes(range(256)) * 4096
     with Line() as line:
-        wire = fragments(payload, 8)
+        wire = fragments(payload, 4)
         started = time.thread_time(), time.process_time()
         line.peer.sendall(wire)
         assert line.claim(1, timeout=60) == [payload]
         readers = (time.process_time() - started[1]) - (time.thread_time() - started[0])
-    assert readers < 1.0, f"the reader worked {readers:.1f} s on half a megabyte"
+    assert readers < 0.6, f"the reader worked {readers:.1f} s on a megabyte"
 
 
 def test_a_message_of_exactly_max_size_is_taken():
@@ -234,7 +234,7 @@ def test_slabs_are_given_back_as_messages_are_claimed():
             assert line.account.bytes == line.idle_bytes == 4096
 
 
-# ------------------------------------------------------------------------------------- bytes that came with the handshake
+# ------------------------------------------------------------------------------------ bytes that came with the handshake
 
 @pytest.mark.parametrize("slab_bytes", [4096, 2**18])
 @pytest.mark.parametrize("cut", [1, 2, 5, 700, 40_000, 10**9])
@@ -278,23 +278,30 @@ def test_a_stream_needs_a_control_block_and_may_be_dropped_without_being_used():
         Stream(0, ControlBlock(), 0, 1, 100, b"never parsed")
 
 
-@pytest.mark.parametrize("how", ["del control, stream", "del stream, control", "del control, receiver",
-                                 "cycle = [control, stream]; cycle.append(cycle); del control, stream, cycle",
-                                 "del ring, control, receiver"])
-def test_objects_that_no_thread_ever_ran_can_be_dropped_in_any_order(how):
-    code = ("import gc, socket\nfrom wsengine.engine.ring import *\nfrom wsengine.engine.stream import *\n"
-            "from wsengine.engine.receiver import Receiver\n"
-            "ring = Ring(64, Account(64, 2**20), Parker())\nreceiver = Receiver(ring, Parker(), Parker())\n"
-            "control, stream = ControlBlock(), None\n"
-            "for index in range(20):\n    receiver.add(Stream(0, control, index, 1, 100, b'left'))\n"
-            "receiver.close(0, 1, 1000, b'bye')\n"
-            "stream = Stream(0, control, 99, 1, 100)\n"
-            f"{how}\ngc.collect()\n")
+def ended_well(code):
+    """Run code in an interpreter of its own that overwrites freed memory, so that a use of it shows."""
     environment = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "MALLOC_PERTURB_": "165",
                    "PYTHONMALLOC": "malloc"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env=environment,
                           check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_stream_in_a_cycle_of_garbage_is_collected_without_harm():
+    ended_well("import gc\nfrom wsengine.engine.stream import ControlBlock, Stream\n"
+               "for _ in range(20):\n"
+               "    cycle = [Stream(0, ControlBlock(), 0, 1, 100)]\n    cycle.append(cycle)\n    del cycle\n"
+               "    gc.collect()\n")
+
+
+@pytest.mark.parametrize("order", ["control, receiver, ring", "receiver, ring, control", "ring, control, receiver"])
+def test_a_receiver_that_no_thread_ever_ran_can_be_dropped_in_any_order(order):
+    ended_well("import gc\nfrom wsengine.engine.ring import *\nfrom wsengine.engine.stream import *\n"
+               "from wsengine.engine.receiver import Receiver\n"
+               "ring = Ring(64, Account(64, 2**20), Parker())\nreceiver = Receiver(ring, Parker(), Parker())\n"
+               "control = ControlBlock()\n"
+               "for index in range(20):\n    receiver.add(Stream(0, control, index, 1, 100, b'left'))\n"
+               f"receiver.close(0, 1, 1000, b'bye')\n{''.join(f'del {name}; ' for name in order.split(', '))}\n")
 
 
 # ------------------------------------------------------------------------------------------------------ pings and pongs

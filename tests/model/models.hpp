@@ -319,9 +319,9 @@ struct AccountModel : Model<AccountModel<Sources, Consumers>, Sources + Consumer
 
 // ----------------------------------------------------------------------------------------------------------- Admission
 // All of it together: a reader under a bound as large as the ring, and processors that free their slots, then handle,
-// then release. What the account admits finds a free slot, if one processor frees the slots in order. With two, one that
-// stalls inside its claim may hold the slot that is next, while the other goes on: the reader must take a refusal by
-// the ring as one by the account.
+// then release. What the account admits finds a free slot, if one processor frees the slots in order. With two, one
+// that stalls inside its claim may hold the slot that is next, while the other goes on: the reader must take a refusal
+// by the ring as one by the account.
 struct Engine : Workshop {
   static constexpr std::uint32_t kBound = 2;
   Account account{kBound, 1000};

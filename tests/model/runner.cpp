@@ -4,7 +4,8 @@
 //   models --list
 //   models [--model NAME[,NAME...]] [--iterations N] [--seed N] [--mutant TAG=ORDER]... [--history]
 //
-// Exit status: 0 all passed, 1 a model failed (the rest are not run), 2 wrong options, 3 no model came past a changed order.
+// Exit status: 0 all passed, 1 a model failed (the rest are not run), 2 wrong options, 3 no model came past a changed
+// order.
 #include "models.hpp"
 
 #include <cstdio>

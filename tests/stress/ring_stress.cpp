@@ -65,7 +65,7 @@ using Settings = std::map<std::string, std::uint64_t>;
 
 // ---------------------------------------------------------------------------------------------------------------- flow
 struct Figures {  // of one thread
-  std::uint64_t messages = 0, wakes = 0, arrivals = 0, parks = 0, sleeps = 0, refused = 0;
+  unsigned long long messages = 0, wakes = 0, arrivals = 0, parks = 0, sleeps = 0, refused = 0;
   void add(const Figures& other) {
     messages += other.messages;
     wakes += other.wakes;
@@ -84,6 +84,8 @@ struct Shop {
   std::atomic<bool> drain{false};  // for the consumers: no more will come
   explicit Shop(std::uint32_t capacity) : ring(capacity), account(capacity, 6 * kSlabBytes) {}
 };
+
+std::uint8_t byte_of(const Descriptor& d) { return static_cast<std::uint8_t>(d.sequence * 7 + d.index); }
 
 class Producer {
  public:
@@ -117,7 +119,7 @@ class Producer {
     d.sequence = next_++;
     d.size = kMessageBytes;
     d.index = index_;
-    std::memset(slab->data() + place * kMessageBytes, static_cast<int>((d.sequence * 7 + index_) & 0xff), kMessageBytes);
+    std::memset(slab->data() + place * kMessageBytes, byte_of(d), kMessageBytes);
     return d;
   }
   // As a reader does: charge what the account has room for, push it, wake one processor, sleep on refusal.
@@ -205,7 +207,7 @@ class Consumer {
     last_[d.index] = static_cast<std::int64_t>(d.sequence);
     seen_[d.index].push_back(d.sequence);
     for (std::uint32_t i = 0; i < d.size; ++i)
-      expect(d.data[i] == ((d.sequence * 7 + d.index) & 0xff), "a message was overwritten while it was held");
+      expect(d.data[i] == byte_of(d), "a message was overwritten while it was held");
   }
 
   Shop& shop_;
@@ -260,9 +262,7 @@ void flow(const Settings& settings) {
   // A wake takes waking_ from 0 to 1, and only arrivals and parks take it back.
   expect(pushed.wakes + handled.wakes <= handled.arrivals + handled.parks + 1, "more wakes than one at a time");
   std::printf("messages=%llu wakes=%llu chained=%llu parks=%llu sleeps=%llu refused=%llu\n",
-              (unsigned long long)handled.messages, (unsigned long long)pushed.wakes,
-              (unsigned long long)handled.wakes, (unsigned long long)handled.parks,
-              (unsigned long long)pushed.sleeps, (unsigned long long)pushed.refused);
+              handled.messages, pushed.wakes, handled.wakes, handled.parks, pushed.sleeps, pushed.refused);
 }
 
 // --------------------------------------------------------------------------------------------------------------- stall
@@ -387,7 +387,8 @@ void stall(const Settings& settings) {
 
 int main(int argc, char** argv) {
   std::string scenario = "flow";
-  Settings settings = {{"producers", 1}, {"consumers", 2}, {"capacity", 4}, {"millis", 500}, {"rounds", 20}, {"seed", 1}};
+  Settings settings = {{"producers", 1}, {"consumers", 2}, {"capacity", 4},
+                       {"millis", 500},  {"rounds", 20},   {"seed", 1}};
   for (int i = 1; i < argc; i += 2) {
     const std::string option = argv[i];
     if (i + 1 == argc) refuse("'" + option + "' lacks its value");

@@ -10,6 +10,10 @@ from cpython.bytes cimport PyBytes_FromStringAndSize
 from wsengine.errors import ConfigurationError, EngineError
 
 
+cdef uint32_t SPARE_BYTES = 2**25   # receive buffers that a pool keeps for the next burst: mapping them anew costs more
+                                    # than reading into them (twice the reader's time in a flood)
+
+
 cdef class Parker:
     """An eventcount: threads wait here without the GIL, and are woken one at a time. Thread-safe."""
 
@@ -156,7 +160,7 @@ cdef class Ring:
             raise ConfigurationError("slab_bytes", slab_bytes, "give a number of bytes from 4096 to 1073741824")
         self.account = account
         self.parker = parker
-        self.pool = new SlabPool(slab_bytes, 8, account.c)
+        self.pool = new SlabPool(slab_bytes, SPARE_BYTES // <uint32_t>slab_bytes, account.c)
         self.c = new CRing(capacity)
 
     def __dealloc__(self):

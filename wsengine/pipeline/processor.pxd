@@ -12,6 +12,10 @@ from libcpp.atomic cimport atomic
 from wsengine.engine.ring cimport Account, Descriptor, Parker, Ring
 from wsengine.message cimport Message
 
+cdef extern from "Python.h":
+    ctypedef struct PyObject:
+        pass
+
 cdef enum:
     CHUNK = 256                # messages a claim, at the most, whatever max_demand says
     CHUNK_BYTES = 1048576      # about as many bytes a claim, by the sizes seen before
@@ -33,6 +37,8 @@ cdef class Crew:
     cdef readonly int64_t spin_ns
     cdef atomic[int]* busy           # processors with a chunk; each its own plus and minus
     cdef atomic[int]* ending         # 1: leave once there is nothing to claim; drain stores release, processors acquire
+    cdef atomic[int]* askers         # threads that wait for demand; they plus and minus
+    cdef object handler, chunk_handler, prepare, on_failed   # callbacks, None where there is none
     cdef object acknowledge, log_failure
     cdef bint ready(self)
 
@@ -54,6 +60,8 @@ cdef class Processor:
     cdef readonly int64_t busy_ns    # time spent on chunks; its thread
     cdef readonly int64_t since_ns   # when the chunk in hand was claimed, 0: none; its thread
     cdef uint32_t usual              # bytes a message, by the last claim; its thread
+    cdef list kept                   # messages of the chunk before, to be used again; its thread
+    cdef list watched                # the chunk in hand, while telemetry wants to see it afterwards; its thread
     cdef int turn                    # source to look at first; its thread
     cdef Descriptor batch[CHUNK]     # its thread
 
@@ -62,6 +70,9 @@ cdef class Processor:
     cdef Py_ssize_t demand(self, uint64_t ready)
     cdef Py_ssize_t claim_ring(self, Ring ring, object origin, object transformer)
     cdef list materialise(self, uint32_t n, object origin)
+    cdef object payload(self, Descriptor* one, Message message)
+    cdef bint keep(self, list messages)
+    cdef unusual(self, Py_ssize_t at, list messages, PyObject* result)
     cdef hold(self, list messages)
     cdef handle(self)
     cdef Py_ssize_t transform(self, object transformer)

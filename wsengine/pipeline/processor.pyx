@@ -11,18 +11,49 @@ from wsengine import telemetry
 from wsengine.message import Failed
 
 cimport cython
-from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libcpp.atomic cimport atomic, memory_order_acquire, memory_order_relaxed, memory_order_release
 from wsengine.engine.ring cimport Account, Descriptor, Parker, Ring, Slab, SlabPool, monotonic_ns
 from wsengine.message cimport Message
 
-cdef extern from "<sched.h>" nogil:
-    int sched_yield()
+cdef extern from "Python.h":
+    PyObject* PyObject_Vectorcall(PyObject* callable, PyObject** args, size_t n, PyObject* names)
+    PyObject* PyBytes_FromStringAndSize(const char* data, Py_ssize_t size)
+    PyObject* PyList_GET_ITEM(object list, Py_ssize_t i)
+    bint PyMethod_Check(object o)
+    PyObject* PyMethod_GET_FUNCTION(object method)
+    PyObject* PyMethod_GET_SELF(object method)
+    void PyErr_Clear()
+    void Py_DECREF(object o)
+
+cdef extern from *:
+    """
+    /* Whether a reference count of one means that nobody else has the object. Without the GIL counts are split. */
+    #ifdef Py_GIL_DISABLED
+    #define unique_references() 0
+    #define ws_refcnt(o) 0
+    #else
+    #define unique_references() 1
+    #define ws_refcnt(o) Py_REFCNT(o)
+    #endif
+    """
+    bint unique_references()
+    Py_ssize_t ws_refcnt(PyObject* o)
+
+
+cdef int raise_pending() except -1:
+    """Let the error that is set already be raised here."""
+    return -1
 
 cdef int64_t SLICE_NS = 1000000000       # a parked processor looks up once a second, whatever became of its wake
-cdef str DEFAULT_BATCHER = "default"
-cdef str BULK = "bulk"
+
+# Looked up once: what is asked for every chunk.
+cdef object LISTENING = telemetry.listening
+cdef object PROCESSOR_START = telemetry.PROCESSOR_START
+cdef object PROCESSOR_STOP = telemetry.PROCESSOR_STOP
+cdef object MESSAGE_START = telemetry.MESSAGE_START
+cdef object MESSAGE_STOP = telemetry.MESSAGE_STOP
+cdef object MESSAGE_EXCEPTION = telemetry.MESSAGE_EXCEPTION
 
 
 cdef class Crew:
@@ -49,12 +80,18 @@ cdef class Crew:
         self.spin_ns = <int64_t>(spin * 1e9)
         self.rings = []
         self.inboxes = []
+        self.handler = pipeline.handle_message
+        self.chunk_handler = pipeline.handle_messages
+        self.prepare = pipeline.prepare_messages
+        self.on_failed = pipeline.handle_failed
         self.acknowledge = acknowledge
         self.log_failure = log_failure
         self.busy = new atomic[int](0)
         self.ending = new atomic[int](0)
+        self.askers = new atomic[int](0)
 
     def __dealloc__(self):
+        del self.askers
         del self.busy
         del self.ending
 
@@ -91,6 +128,10 @@ cdef class Crew:
             ring = (<tuple>entry)[0]
             total += ring.c.depth()
         return total
+
+    def ask(self, int change) -> None:
+        """Somebody begins (1) or ends (-1) to wait for demand, and wants to hear of acknowledgements."""
+        self.askers.fetch_add(change, memory_order_release)
 
     def end(self) -> None:
         """Have the processors leave once there is nothing to claim."""
@@ -246,43 +287,81 @@ cdef class Processor:
         return n
 
     cdef list materialise(self, uint32_t n, object origin):
-        """Make messages of descriptors whose slots are free again. References to slabs are dropped a run at a time."""
-        cdef list messages = []
+        """Make messages of descriptors whose slots are free again. References to slabs are dropped a run at a time.
+
+        Messages of the chunk before that nobody else has kept are used again, which spares most of their making.
+        """
+        cdef list messages = self.kept
         cdef Message message
         cdef Descriptor* one
         cdef Slab* slab = self.batch[0].slab
         cdef uint32_t i, run = 0
+        cdef Py_ssize_t usable = 0 if messages is None else len(messages)
         cdef uint64_t size = 0
+        self.kept = None
+        if messages is None:
+            messages = []
         for i in range(n):
             size += self.batch[i].size
         self.crew.account.c.charge(0, size)      # the copies, before the slabs are let go
         self.usual = <uint32_t>(size // n)
         for i in range(n):
             one = &self.batch[i]
-            message = Message.__new__(Message)
-            try:
-                message.data = PyBytes_FromStringAndSize(<const char*>one.data, one.size)
-            except MemoryError as error:
-                message.data = b""
-                message.set_verdict(Failed("no memory for the payload", error))
+            if i < usable:
+                message = <Message>PyList_GET_ITEM(messages, i)
+            else:
+                message = Message.__new__(Message)
+                messages.append(message)
+            message.data = self.payload(one, message)
             message.seq = one.sequence
             message.received_ns = one.received_ns
             message.connection_index = one.index
             message.epoch = one.epoch
             message.opcode = one.opcode
-            message.origin = origin
-            message.batcher = DEFAULT_BATCHER
-            message.batch_key = DEFAULT_BATCHER
-            message.mode = BULK
+            if message.origin is not origin:
+                message.origin = origin
             message.charged = one.size
-            messages.append(message)
             if one.slab != slab:
                 SlabPool.drop(slab, run)
                 slab = one.slab
                 run = 0
             run += 1
         SlabPool.drop(slab, run)
+        if usable > n:
+            del messages[n:]
         return messages
+
+    cdef object payload(self, Descriptor* one, Message message):
+        cdef PyObject* data = PyBytes_FromStringAndSize(<const char*>one.data, one.size)
+        if data == NULL:
+            PyErr_Clear()
+            message.set_verdict(Failed("no memory for the payload"))
+            return b""
+        owned = <object>data
+        Py_DECREF(owned)
+        return owned
+
+    cdef bint keep(self, list messages):
+        """Make the chunk's messages ready to be used again, if nobody has kept any; else leave them to whoever has."""
+        cdef PyObject* one
+        cdef Message message
+        cdef Py_ssize_t i
+        self.kept = None
+        if not unique_references():
+            return False
+        for i in range(len(messages)):
+            one = <PyObject*>PyList_GET_ITEM(messages, i)
+            if ws_refcnt(one) != 1:
+                return False
+        for i in range(len(messages)):
+            message = <Message>PyList_GET_ITEM(messages, i)
+            message.data = None
+            if message.verdict is not None:
+                message.verdict = None
+            if message.details is not None:
+                message.details = None
+        self.kept = messages
+        return True
 
     cdef hold(self, list messages):
         """Take a chunk in hand."""
@@ -301,31 +380,35 @@ cdef class Processor:
     cdef handle(self):
         """Run the callbacks over the chunk in hand, then acknowledge it."""
         cdef list messages = self.chunk.messages
-        pipeline = self.crew.pipeline
-        watched = telemetry.listening(telemetry.PROCESSOR_START) or telemetry.listening(telemetry.PROCESSOR_STOP)
-        started = time.monotonic_ns() if watched else 0
-        if watched:
-            telemetry.execute(telemetry.PROCESSOR_START,
-                              {"system_time": time.time_ns(), "monotonic_time": started},
-                              {"topology_name": self.crew.name, "name": self.thread_name, "index": self.index,
-                               "messages": list(messages)})
-        chunk_handler = pipeline.handle_messages
-        if pipeline.prepare_messages is None or self.prepare(messages):
-            if chunk_handler is not None:
-                self.call_chunk(messages, chunk_handler)
-            elif (telemetry.listening(telemetry.MESSAGE_START) or telemetry.listening(telemetry.MESSAGE_STOP)
-                  or telemetry.listening(telemetry.MESSAGE_EXCEPTION)):
-                self.call_watched(messages, pipeline.handle_message)
+        cdef Crew crew = self.crew
+        started = self.tell_start(messages) if LISTENING(PROCESSOR_START) or LISTENING(PROCESSOR_STOP) else 0
+        if crew.prepare is None or self.prepare(messages):
+            if crew.chunk_handler is not None:
+                self.call_chunk(messages, crew.chunk_handler)
+            elif LISTENING(MESSAGE_START) or LISTENING(MESSAGE_STOP) or LISTENING(MESSAGE_EXCEPTION):
+                self.call_watched(messages, crew.handler)
             else:
-                self.call_each(messages, pipeline.handle_message)
+                self.call_each(messages, crew.handler)
         self.settle()
-        if watched:
-            now = time.monotonic_ns()
-            telemetry.execute(telemetry.PROCESSOR_STOP, {"duration": now - started, "monotonic_time": now},
-                              {"topology_name": self.crew.name, "name": self.thread_name, "index": self.index,
-                               "successful_messages_to_ack": [m for m in messages if not m.failed],
-                               "successful_messages_to_forward": [],
-                               "failed_messages": [m for m in messages if m.failed]})
+        if started:
+            self.tell_stop(started)
+
+    def tell_start(self, list messages):
+        started = time.monotonic_ns()
+        self.watched = messages
+        telemetry.execute(telemetry.PROCESSOR_START, {"system_time": time.time_ns(), "monotonic_time": started},
+                          {"topology_name": self.crew.name, "name": self.thread_name, "index": self.index,
+                           "messages": list(messages)})
+        return started
+
+    def tell_stop(self, started):
+        now = time.monotonic_ns()
+        messages, self.watched = self.watched, None
+        telemetry.execute(telemetry.PROCESSOR_STOP, {"duration": now - started, "monotonic_time": now},
+                          {"topology_name": self.crew.name, "name": self.thread_name, "index": self.index,
+                           "successful_messages_to_ack": [m for m in messages if not m.failed],
+                           "successful_messages_to_forward": [],
+                           "failed_messages": [m for m in messages if m.failed]})
 
     cdef Py_ssize_t transform(self, object transformer):
         """Replace each message by what the transformer makes of its payload (reference B-19: failing fails that one)."""
@@ -353,8 +436,8 @@ cdef class Processor:
             made.opcode = message.opcode
             made.origin = message.origin
             made.charged = message.charged
-            if made.meta is None:
-                made.meta = message.meta
+            if made.details is None:
+                made.details = message.details
             made.holder = message.holder
             message.holder = None
             self.chunk.messages[i] = made
@@ -365,7 +448,7 @@ cdef class Processor:
         cdef Message message
         cdef Py_ssize_t i
         try:
-            prepared = self.crew.pipeline.prepare_messages(list(messages))
+            prepared = self.crew.prepare(list(messages))
             if prepared is None:
                 return True
             if not isinstance(prepared, list) or len(prepared) != len(messages) or not all(
@@ -383,22 +466,41 @@ cdef class Processor:
             return False
 
     cdef call_each(self, list messages, object handler):
-        """The hot loop: the handler once a message."""
+        """The hot loop: the handler once a message, called without the detour over a bound method."""
         cdef Chunk chunk = self.chunk
         cdef Message message
-        cdef Py_ssize_t i, n = len(messages)
+        cdef PyObject* args[2]
+        cdef PyObject* function
+        cdef PyObject* result
+        cdef Py_ssize_t i, n = len(messages), bound = 1 if PyMethod_Check(handler) else 0
+        if bound:
+            function = PyMethod_GET_FUNCTION(handler)
+            args[0] = PyMethod_GET_SELF(handler)
+        else:
+            function = <PyObject*>handler
         for i in range(n):
-            message = <Message>messages[i]
+            args[bound] = <PyObject*>PyList_GET_ITEM(messages, i)
             if chunk.state == CHUNK_TAKEN:       # only a hint here: settle() decides under the lock
                 return
-            try:
-                result = handler(message)
-                if result is not message and result is not None:
-                    self.take_result(i, message, result)
-            except BaseException as error:
-                self.crew.log_failure("handle_message", error)
-                message.set_verdict(Failed(error, error))
+            result = PyObject_Vectorcall(function, args, bound + 1, NULL)
+            if result != args[bound] and result != <PyObject*>None:
+                self.unusual(i, messages, result)
+            elif result != NULL:
+                Py_DECREF(<object>result)
             chunk.progress = i + 1
+
+    cdef unusual(self, Py_ssize_t at, list messages, PyObject* result):
+        """The handler raised (NULL), or returned something other than its message."""
+        message = <Message>PyList_GET_ITEM(messages, at)
+        try:
+            if result == NULL:
+                raise_pending()
+            returned = <object>result
+            Py_DECREF(returned)
+            self.take_result(at, message, returned)
+        except BaseException as error:
+            self.crew.log_failure("handle_message", error)
+            (<Message>message).set_verdict(Failed(error, error))
 
     cdef call_watched(self, list messages, object handler):
         """The same with telemetry for each message (reference §7.3)."""
@@ -486,11 +588,12 @@ cdef class Processor:
                 self.let_go()
                 return
             chunk.state = CHUNK_SETTLED
+            chunk.messages = None                # no cycle, and nobody else's any more
         for message in messages:
             if message.holder is chunk:
                 released += 1
                 size += message.charged
-                if message.ack is not None:
+                if message.details is not None and message.details.acknowledger is not None:
                     acknowledgers = True
                 else:
                     message.holder = None
@@ -498,12 +601,16 @@ cdef class Processor:
             self.crew.acknowledge([m for m in messages if (<Message>m).holder is chunk])
             for message in messages:
                 message.holder = None
+        message = None
         self.successful += len(messages) - failed
         self.failed += failed
+        if self.watched is None:
+            self.keep(messages)
         self.let_go()
         self.crew.account.c.release(released, size)
-        for inbox in self.crew.inboxes:
-            inbox.asked()
+        if self.crew.askers.load(memory_order_relaxed):
+            for inbox in self.crew.inboxes:
+                inbox.asked()
 
     def let_go(self) -> None:
         """Have no chunk in hand."""
@@ -516,13 +623,13 @@ cdef class Processor:
     def call_handle_failed(self, list failed) -> None:
         """Let `handle_failed` see them before they are acknowledged; it cannot make them succeed (reference §6.2)."""
         cdef Message message
-        if self.crew.pipeline.handle_failed is None:
+        if self.crew.on_failed is None:
             return
         about = {"topology_name": self.crew.name, "messages": list(failed)}
         before = [(<Message>m).verdict for m in failed]
         try:
             with telemetry.span(telemetry.HANDLE_FAILED, about):
-                result = self.crew.pipeline.handle_failed(list(failed))
+                result = self.crew.on_failed(list(failed))
             if result is not None and (not isinstance(result, list) or len(result) != len(failed)):
                 raise TypeError(f"handle_failed returned {result!r}; return the list of as many Messages, or None")
         except BaseException as error:

@@ -34,10 +34,12 @@ class Inbox:
     It shares the pipeline's account, so `push` blocks while the pipeline is full: that is how demand reaches a producer.
     """
 
-    def __init__(self, account: Account, parker: Parker, demand: Callable[[], int]) -> None:
+    def __init__(self, account: Account, parker: Parker, demand: Callable[[], int],
+                 ask: Callable[[int], None]) -> None:
         self._account = account
         self._parker = parker
         self._open_demand = demand
+        self._ask = ask
         self._queue: deque[Message] = deque()
         self._pushing = threading.Lock()  # one pusher waits for room at a time; keeps the order of whole pushes
         self._door = Door(account)
@@ -113,8 +115,12 @@ class Inbox:
 
     def wait_demand(self, timeout: float | None = None) -> int:
         """Wait until processors ask for messages; how many, 0 after the time-out or when the pipeline stops."""
-        with self._asked:
-            self._asked.wait_for(lambda: self._closed or self.demand > 0, timeout)
+        self._ask(1)
+        try:
+            with self._asked:
+                self._asked.wait_for(lambda: self._closed or self.demand > 0, timeout)
+        finally:
+            self._ask(-1)
         return 0 if self._closed else self.demand
 
     def asked(self) -> None:
@@ -153,7 +159,7 @@ class Host:
 
     def open_inbox(self) -> Inbox:
         """Have the processors claim from a new inbox."""
-        inbox = Inbox(self.account, self.parker, self._demand)
+        inbox = Inbox(self.account, self.parker, self._demand, self._crew.ask)
         self._crew.add_inbox(inbox)
         return inbox
 

@@ -54,7 +54,7 @@ class Topology:
         self.crew = Crew(owner, name, self.parker, self.account, concurrency=processors.concurrency,
                          min_demand=processors.min_demand, max_demand=processors.max_demand, spin=processors.spin / 1e6,
                          acknowledge=acknowledger.acknowledge, log_failure=log_failure)
-        self.inbox = Inbox(self.account, self.parker, self.demand)
+        self.inbox = Inbox(self.account, self.parker, self.demand, self.crew.ask)
         self.crew.add_inbox(self.inbox)
         self.seats = [Seat(index) for index in range(processors.concurrency)]
         for index, producer in enumerate(producers):
