@@ -248,10 +248,9 @@ def test_the_oldest_ping_without_a_pong_is_the_one_that_counts():
         assert clock.timer.tick(first + 25 * S) == first + 25 * S + RETRY
         [one, two, _] = clock.pings(peer, 3)
         peer.sendall(build_server_frame(PONG, struct.pack("!II", *one)))
-        until(lambda: clock.controls[0].round_trip is not None)
-        assert clock.timer.tick(first + 25 * S + 1) == first + 30 * S
+        until(lambda: clock.timer.tick(first + 25 * S + 1) == first + 30 * S)
         peer.sendall(build_server_frame(PONG, struct.pack("!II", *two)))
-        until(lambda: clock.timer.tick(first + 35 * S + 1) == first + 40 * S)
+        until(lambda: clock.timer.tick(first + 36 * S) == first + 40 * S)
 
 
 def test_a_pong_for_a_later_ping_answers_those_before_it():
@@ -261,8 +260,7 @@ def test_a_pong_for_a_later_ping_answers_those_before_it():
         for number in range(3):
             clock.timer.tick(first + number * 10 * S)
         peer.sendall(build_server_frame(PONG, struct.pack("!II", *clock.pings(peer, 3)[2])))
-        until(lambda: clock.controls[0].round_trip is not None)
-        assert clock.timer.tick(first + 29 * S) == first + 30 * S
+        until(lambda: clock.timer.tick(first + 29 * S) == first + 30 * S)
 
 
 def test_a_connection_that_is_paused_is_not_asked():
@@ -271,11 +269,10 @@ def test_a_connection_that_is_paused_is_not_asked():
         peer.sendall(build_server_frame(BINARY, b"m") * 10)
         until(lambda: clock.controls[0].paused)
         for seconds in range(0, 200, 10):
-            now = started + seconds * S
-            assert clock.timer.tick(now) >= now + 5 * S or clock.timer.tick(now) > now + RETRY
-        pings = clock.controls[0].counts()["pings_sent"]
-        assert pings >= 19, "pings go out all the same"
-        clock.ring.claim(10)
+            assert clock.timer.tick(started + seconds * S) > started + seconds * S + RETRY
+        assert clock.controls[0].counts()["pings_sent"] == 19, "pings go out all the same"
+        taken = []
+        until(lambda: taken.extend(clock.ring.claim(10)) or len(taken) == 10)
         until(lambda: not clock.controls[0].paused)
         assert clock.ended() == []
 

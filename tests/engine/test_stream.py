@@ -234,7 +234,7 @@ def test_slabs_are_given_back_as_messages_are_claimed():
             assert line.account.bytes == line.idle_bytes == 4096
 
 
-# ------------------------------------------------------------------------------------ bytes that came with the handshake
+# ----------------------------------------------------------------------------------- bytes that came with the handshake
 
 @pytest.mark.parametrize("slab_bytes", [4096, 2**18])
 @pytest.mark.parametrize("cut", [1, 2, 5, 700, 40_000, 10**9])

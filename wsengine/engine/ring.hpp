@@ -18,6 +18,9 @@
 #include <cstring>
 #include <new>
 
+#ifdef WS_MODEL
+#define WS_PREFETCH(address) ((void)0)
+#endif
 #ifndef WS_MODEL
 #include <atomic>
 #include <cerrno>
@@ -29,6 +32,7 @@
 #include <sys/eventfd.h>
 #include <sys/syscall.h>
 #else
+#include <chrono>
 #include <condition_variable>
 #include <fcntl.h>
 #include <mutex>
@@ -40,6 +44,7 @@
 #ifndef WS_PAUSE
 #define WS_PAUSE(point) ((void)0)  // tests stop a thread here: see tests/stress
 #endif
+#define WS_PREFETCH(address) __builtin_prefetch(address)
 namespace wsengine {
 template <class T> using Atomic = std::atomic<T>;
 template <class T> using Plain = T;
@@ -50,6 +55,7 @@ namespace wsengine {
 
 // Two lines: adjacent-line prefetch on x86 and 128-byte lines on Apple's cores make neighbours of 64-byte lines.
 constexpr std::size_t kLine = 128;
+constexpr std::uint32_t kAhead = 8;  // slots fetched ahead of the one being looked at: another core wrote them
 
 // ---------------------------------------------------------------------------------------------------------------- Ring
 // A bounded multi-producer multi-consumer queue after Vyukov: each slot carries a 64-bit sequence number.
@@ -129,6 +135,7 @@ template <class T> class Ring {
       std::uint32_t n = 0;
       std::uint64_t seen = 0;
       while (n < most) {
+        WS_PREFETCH(&slot(at + n + kAhead));
         // pairs with ring_publish: the value is whole before we read it
         seen = slot(at + n).sequence.load(WS_ORDER(ring_ready_seen, acquire));
         if (seen != at + n + 1) break;
@@ -157,7 +164,10 @@ template <class T> class Ring {
   std::uint32_t pop(T* values, std::uint32_t most) {
     std::uint64_t at = 0;
     std::uint32_t n = claim(most, &at);
-    for (std::uint32_t i = 0; i < n; ++i) values[i] = take(at + i);
+    for (std::uint32_t i = 0; i < n; ++i) {
+      WS_PREFETCH(&slot(at + i + kAhead));
+      values[i] = take(at + i);
+    }
     for (std::uint32_t i = 0; i < n; ++i) release(at + i);
     return n;
   }

@@ -18,6 +18,7 @@ cdef extern from "Python.h":
 
 cdef enum:
     CHUNK = 256                # messages a claim, at the most, whatever max_demand says
+    AHEAD = 6                  # payloads fetched ahead of their copying
     CHUNK_BYTES = 1048576      # about as many bytes a claim, by the sizes seen before
 
 cdef enum ChunkState:          # chunk lifecycle; under Chunk.lock

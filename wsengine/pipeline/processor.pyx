@@ -28,6 +28,7 @@ cdef extern from "Python.h":
 
 cdef extern from *:
     """
+    #define prefetch(address) __builtin_prefetch(address)
     /* Whether a reference count of one means that nobody else has the object. Without the GIL counts are split. */
     #ifdef Py_GIL_DISABLED
     #define unique_references() 0
@@ -37,6 +38,7 @@ cdef extern from *:
     #define ws_refcnt(o) Py_REFCNT(o)
     #endif
     """
+    void prefetch(const void* address) nogil
     bint unique_references()
     Py_ssize_t ws_refcnt(PyObject* o)
 
@@ -307,6 +309,9 @@ cdef class Processor:
         self.usual = <uint32_t>(size // n)
         for i in range(n):
             one = &self.batch[i]
+            if i + AHEAD < n:
+                prefetch(self.batch[i + AHEAD].data)   # the reader has written it long ago: it is in no near cache
+                prefetch(self.batch[i + AHEAD].data + 64)
             if i < usable:
                 message = <Message>PyList_GET_ITEM(messages, i)
             else:
