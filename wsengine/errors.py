@@ -64,7 +64,7 @@ class ConnectionClosed(WebSocketException):
     """The connection is closed.
 
     Attributes:
-        code: the close code received (RFC 6455 §7.4), 1005 if the Close frame had none, 1006 if there was no Close frame.
+        code: the close code received (RFC 6455 §7.4); 1005 if the Close frame had none, 1006 without a Close frame.
         reason: the reason received, "" if there was none.
     """
 
@@ -146,7 +146,8 @@ class PayloadTooBig(WebSocketException):
         self.max_size = max_size
 
     def __str__(self) -> str:
-        return f"a message of at least {self.size} bytes is over max_size={self.max_size} (closed with 1009); raise max_size to take it"
+        return (f"a message of at least {self.size} bytes is over max_size={self.max_size} (closed with 1009); "
+                "raise max_size to take it")
 
 
 class HeadersError(WebSocketException):

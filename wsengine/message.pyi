@@ -1,6 +1,7 @@
 from collections.abc import Hashable
-from typing import Any, Literal, Protocol, final
+from typing import Any, Literal, Protocol, final, type_check_only
 
+@type_check_only
 class Acknowledger(Protocol):
     def ack(self, ack_ref: Any, successful: list[Message], failed: list[Message], /) -> object: ...
 

@@ -42,7 +42,7 @@ def seconds(path: str, value: object, *, optional: bool = True, zero: bool = Fal
     if value < 0 or (value == 0 and not zero):
         raise ConfigurationError(path, value, remedy)
     if value > 1e9:  # before any conversion: an int may be too large for a float
-        raise ConfigurationError(path, value, "give seconds of at most 1e9" + (", or None to turn it off" if optional else ""))
+        raise ConfigurationError(path, value, "give seconds of at most 1e9" + (", or None for off" if optional else ""))
     return float(value)
 
 
@@ -56,7 +56,8 @@ def boolean(path: str, value: object) -> bool:
 def text(path: str, value: object, *, empty: bool = False) -> str:
     """Check a string without control characters, not empty unless `empty`."""
     if not isinstance(value, str) or (not value and not empty) or any(ord(c) < 32 or ord(c) == 127 for c in value):
-        raise ConfigurationError(path, value, "give a string without control characters" + ("" if empty else ", not empty"))
+        remedy = "give a string without control characters" + ("" if empty else ", not empty")
+        raise ConfigurationError(path, value, remedy)
     return value
 
 

@@ -76,9 +76,11 @@ class Clock:
 
     def pings(self, peer, count):
         """The payloads of the next `count` pings, as (generation, number)."""
-        frames, parser = [], self.frames.setdefault(peer, ClientFrames())
-        while len(frames) < count:
-            frames += parser.feed(peer.recv(65536))
+        parser, ready = self.frames.setdefault(peer, (ClientFrames(), []))
+        while len(ready) < count:
+            ready += parser.feed(peer.recv(65536))
+        frames = ready[:count]
+        del ready[:count]
         assert [frame.opcode for frame in frames] == [PING] * count
         return [struct.unpack("!II", frame.payload) for frame in frames]
 

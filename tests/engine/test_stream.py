@@ -49,6 +49,7 @@ class Line:
         self.ours.setblocking(False)
         self.peer.settimeout(10)
         self.frames = ClientFrames()
+        self.ready = []        # frames that have come and that the test has not asked for yet
         self.notes = []
         self.thread = threading.Thread(target=self.receiver.run, name="reader under test")
         self.thread.start()
@@ -95,12 +96,12 @@ class Line:
 
     def received(self, count, timeout=10.0):
         """The next `count` frames of the client, as (opcode, payload)."""
-        frames = []
         self.peer.settimeout(timeout)
-        while len(frames) < count:
+        while len(self.ready) < count:
             data = self.peer.recv(65536)
-            assert data, f"the stream ended after {frames}"
-            frames += self.frames.feed(data)
+            assert data, f"the stream ended after {self.ready}"
+            self.ready += self.frames.feed(data)
+        frames, self.ready = self.ready[:count], self.ready[count:]
         assert all(frame.mask is not None and frame.fin and frame.rsv == 0 for frame in frames)
         return [(frame.opcode, frame.payload) for frame in frames]
 

@@ -11,7 +11,7 @@ What is refused, and with which close code, is decided here and nowhere else:
 """
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdio cimport fputs, stderr
-from libc.stdlib cimport abort, free, malloc, realloc
+from libc.stdlib cimport abort
 from libc.string cimport memcpy
 from wsengine.engine.utf8 cimport UTF8_ASCII, UTF8_INVALID, Utf8Verdict, utf8_check, utf8_feed, utf8_start
 
@@ -143,7 +143,8 @@ cdef Step control_step(Parser* parser, const uint8_t* data, size_t size, size_t 
     cdef size_t part, whole = <size_t>parser.left + parser.control_size
     if parser.control_size or size - used < parser.left:
         part = min(<size_t>parser.left, size - used)
-        memcpy(parser.control + parser.control_size, payload, part)
+        if part:
+            memcpy(parser.control + parser.control_size, payload, part)
         parser.control_size += <uint8_t>part
         parser.left -= part
         out.consumed = used + part
@@ -215,7 +216,6 @@ cdef Step parse(Parser* parser, const uint8_t* data, size_t size, Parsed* out) n
     cdef const char* problem
     cdef uint16_t code = 1002
     cdef Step step
-    cdef Utf8Verdict verdict
     if parser.over:
         out.consumed = size
         return STEP_MORE

@@ -5,7 +5,7 @@ from wsengine.engine.stream import Stream
 
 class Note(NamedTuple):
     kind: str
-    index: int
+    index: int  # type: ignore[assignment]  # a field, not tuple's method
     epoch: int
     cause: str
     code: int

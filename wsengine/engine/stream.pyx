@@ -24,6 +24,9 @@ cdef extern from "<sys/socket.h>" nogil:
     int MSG_NOSIGNAL
     int SHUT_WR
 
+cdef extern from "<sched.h>" nogil:
+    int sched_yield()
+
 
 # ------------------------------------------------------------------------------------------------------ birth and death
 
@@ -118,8 +121,11 @@ cdef void flush(Intake* intake) noexcept nogil:
         SlabPool.add(intake.here, intake.in_place)
         intake.in_place = 0
     intake.account.charge(intake.staged, 0)
-    while done < intake.staged:   # one pass, unless a consumer is just letting go of the slot
+    while True:
         done += intake.ring.push(intake.batch + done, intake.staged - done)
+        if done == intake.staged:
+            break
+        sched_yield()             # a consumer was preempted between claim and release of just this slot
     intake.pushed += intake.staged
     intake.staged = 0
 
@@ -135,7 +141,7 @@ cdef void intake_settle(Intake* intake) noexcept nogil:
 cdef inline bint has_credit(Intake* intake) noexcept nogil:
     if intake.credit == 0:
         flush(intake)
-        intake.credit = intake.account.room()
+        intake.credit = min(intake.account.room(), <uint64_t>CREDIT)
     return intake.credit != 0
 
 

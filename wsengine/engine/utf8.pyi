@@ -2,7 +2,6 @@ from typing import final
 
 from typing_extensions import Buffer
 
-
 @final
 class Utf8Validator:
     def __new__(cls) -> Utf8Validator: ...

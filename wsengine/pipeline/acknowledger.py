@@ -1,4 +1,4 @@
-"""Acknowledgement: each message once, in groups of one acknowledger and one ack_ref, whatever a group's acknowledger does.
+"""Acknowledgement: each message once, in groups of one acknowledger and one ack_ref, whatever the acknowledgers do.
 
 Here is how messages are grouped and handed over. Which messages are to be acknowledged, and when, the processor decides.
 """

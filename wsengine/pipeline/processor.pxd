@@ -48,6 +48,8 @@ cdef class Chunk:
     cdef cython.pymutex lock
     cdef ChunkState state            # under lock
     cdef list messages               # its processor; whoever takes it over, after CHUNK_TAKEN
+    cdef Py_ssize_t left             # messages not acknowledged yet; under lock
+    cdef uint64_t size               # bytes charged for those; under lock
     cdef Py_ssize_t progress         # handlers are done with so many; its processor
     cdef Crew crew
 
@@ -70,11 +72,12 @@ cdef class Processor:
     cdef Py_ssize_t claim(self)
     cdef Py_ssize_t demand(self, uint64_t ready)
     cdef Py_ssize_t claim_ring(self, Ring ring, object origin, object transformer)
-    cdef list materialise(self, uint32_t n, object origin)
+    cdef materialise(self, uint32_t n, object origin, Chunk chunk)
     cdef object payload(self, Descriptor* one, Message message)
-    cdef bint keep(self, list messages)
+    cdef keep(self, list messages)
     cdef unusual(self, Py_ssize_t at, list messages, PyObject* result)
-    cdef hold(self, list messages)
+    cdef hold(self, list messages, uint64_t size)
+    cdef hold_given(self, list messages)
     cdef handle(self)
     cdef Py_ssize_t transform(self, object transformer)
     cdef bint prepare(self, list messages)

@@ -155,6 +155,8 @@ cdef class Chunk:
             if self.state != CHUNK_OPEN or message.holder is not self:
                 return
             message.holder = None
+            self.left -= 1
+            self.size -= message.charged
         self.crew.acknowledge([message])
         self.crew.account.c.release(1, message.charged)
 
@@ -275,7 +277,7 @@ cdef class Processor:
             if depth:
                 messages = inbox.claim(self.demand(depth))
                 if messages:
-                    self.hold(messages)
+                    self.hold_given(messages)
                     return len(messages)
         return 0
 
@@ -283,12 +285,13 @@ cdef class Processor:
         cdef uint32_t n = ring.c.pop(self.batch, <uint32_t>self.demand(ring.c.depth()))
         if n == 0:
             return 0
-        self.hold(self.materialise(n, origin))
+        self.chunk = Chunk.__new__(Chunk, self.crew)
+        self.materialise(n, origin, self.chunk)
         if transformer is not None:
             self.transform(transformer)
         return n
 
-    cdef list materialise(self, uint32_t n, object origin):
+    cdef materialise(self, uint32_t n, object origin, Chunk chunk):
         """Make messages of descriptors whose slots are free again. References to slabs are dropped a run at a time.
 
         Messages of the chunk before that nobody else has kept are used again, which spares most of their making.
@@ -326,6 +329,7 @@ cdef class Processor:
             if message.origin is not origin:
                 message.origin = origin
             message.charged = one.size
+            message.holder = chunk
             if one.slab != slab:
                 SlabPool.drop(slab, run)
                 slab = one.slab
@@ -334,7 +338,7 @@ cdef class Processor:
         SlabPool.drop(slab, run)
         if usable > n:
             del messages[n:]
-        return messages
+        self.hold(messages, size)
 
     cdef object payload(self, Descriptor* one, Message message):
         cdef PyObject* data = PyBytes_FromStringAndSize(<const char*>one.data, one.size)
@@ -346,39 +350,39 @@ cdef class Processor:
         Py_DECREF(owned)
         return owned
 
-    cdef bint keep(self, list messages):
-        """Make the chunk's messages ready to be used again, if nobody has kept any; else leave them to whoever has."""
-        cdef PyObject* one
+    cdef keep(self, list messages):
+        """Make the chunk's messages ready to be used again, if nobody has kept one; those that were kept stay as they are,
+        but for their chunk, which is done."""
         cdef Message message
         cdef Py_ssize_t i
-        self.kept = None
-        if not unique_references():
-            return False
+        cdef bint all_ours = unique_references()
         for i in range(len(messages)):
-            one = <PyObject*>PyList_GET_ITEM(messages, i)
-            if ws_refcnt(one) != 1:
-                return False
-        for i in range(len(messages)):
+            if ws_refcnt(PyList_GET_ITEM(messages, i)) != 1:
+                all_ours = False
+                (<Message>PyList_GET_ITEM(messages, i)).holder = None
+                continue
             message = <Message>PyList_GET_ITEM(messages, i)
-            message.data = None
-            if message.verdict is not None:
-                message.verdict = None
-            if message.details is not None:
-                message.details = None
-        self.kept = messages
-        return True
+            message.data = None                  # the payload is not accounted for any more
+            message.verdict = None
+            message.details = None
+        self.kept = messages if all_ours else None
 
-    cdef hold(self, list messages):
-        """Take a chunk in hand."""
-        cdef Chunk chunk = Chunk.__new__(Chunk, self.crew)
-        cdef Message message
-        for message in messages:
-            message.holder = chunk
+    cdef hold(self, list messages, uint64_t size):
+        """Take a chunk of `size` charged bytes in hand; its messages know it already."""
+        cdef Chunk chunk = self.chunk
         chunk.messages = messages
-        self.outstanding = len(messages)
+        chunk.left = self.outstanding = len(messages)
+        chunk.size = size
         self.since_ns = monotonic_ns()
         self.crew.busy.fetch_add(1, memory_order_relaxed)
-        self.chunk = chunk
+
+    cdef hold_given(self, list messages):
+        """Take in hand what came out of an inbox."""
+        cdef Message message
+        self.chunk = Chunk.__new__(Chunk, self.crew)
+        for message in messages:
+            message.holder = self.chunk
+        self.hold(messages, 0)
 
     # ------------------------------------------------------------------------------------------------------ handling
 
@@ -579,13 +583,15 @@ cdef class Processor:
         """Acknowledge the chunk in hand: handle_failed for the failed ones, then each group once."""
         cdef Chunk chunk = self.chunk
         cdef Message message
-        cdef uint64_t size = 0
-        cdef Py_ssize_t released = 0, failed = 0
-        cdef bint acknowledgers = False
         cdef list messages = chunk.messages
-        for message in messages:
-            if message.verdict is not None:
-                failed += 1
+        cdef Py_ssize_t i, released, failed = 0
+        cdef uint64_t size
+        cdef bint acknowledgers = False
+        for i in range(len(messages)):
+            message = <Message>PyList_GET_ITEM(messages, i)
+            failed += message.verdict is not None
+            acknowledgers |= message.details is not None
+        message = None
         if failed:
             self.call_handle_failed([m for m in messages if (<Message>m).verdict is not None])
         with chunk.lock:
@@ -594,23 +600,13 @@ cdef class Processor:
                 return
             chunk.state = CHUNK_SETTLED
             chunk.messages = None                # no cycle, and nobody else's any more
-        for message in messages:
-            if message.holder is chunk:
-                released += 1
-                size += message.charged
-                if message.details is not None and message.details.acknowledger is not None:
-                    acknowledgers = True
-                else:
-                    message.holder = None
+            released = chunk.left
+            size = chunk.size
         if acknowledgers:
             self.crew.acknowledge([m for m in messages if (<Message>m).holder is chunk])
-            for message in messages:
-                message.holder = None
-        message = None
         self.successful += len(messages) - failed
         self.failed += failed
-        if self.watched is None:
-            self.keep(messages)
+        self.keep(messages if self.watched is None else list(messages))
         self.let_go()
         self.crew.account.c.release(released, size)
         if self.crew.askers.load(memory_order_relaxed):

@@ -97,9 +97,12 @@ class WebSocketProducer(Producer):
         reject_unknown("producer", unknown, OPTIONS, RENAMED)
         self.uri = parse_uri(url, path)
         if self.uri.secure:
-            raise ConfigurationError("producer.url", self.uri.redacted, "use ws://: wss:// is not available in this version")
+            raise ConfigurationError("producer.url", self.uri.redacted,
+                                     "use ws://: wss:// is not available in this version")
         self.concurrency = whole("producer.concurrency", concurrency, minimum=1, maximum=1024)
-        self.max_size = LARGEST if max_size is None else whole("producer.max_size", max_size, minimum=1, maximum=LARGEST)
+        self.max_size = LARGEST
+        if max_size is not None:
+            self.max_size = whole("producer.max_size", max_size, minimum=1, maximum=LARGEST)
         self._size_given = max_size is not None
         self._timing = Timing(
             seconds("producer.keepalive", keepalive) or 0.0, seconds("producer.ws_timeout", ws_timeout) or 0.0,
@@ -111,14 +114,18 @@ class WebSocketProducer(Producer):
         self._open_timeout = seconds("producer.open_timeout", open_timeout)
         self._silent = boolean("producer.silence_pings", silence_pings)
         self.telemetry_id = text("producer.telemetry_id", telemetry_id)
-        self._transformer = function("producer.transformer", transformer, "(data, metadata) -> Message")
+        function("producer.transformer", transformer, "(data, metadata) -> Message")
+        self._transformer = transformer
         self._retry = check_retry(retry if retry is not None else Backoff())
         if socket_options is not None and not isinstance(socket_options, SocketOptions):
             raise ConfigurationError("producer.socket_options", socket_options, "give a SocketOptions(...)")
         self._socket_options = socket_options
         self._headers = headers
-        self._request = {"origin": origin, "subprotocols": subprotocols, "user_agent_header": user_agent_header}
-        Handshake(self.uri, [] if callable(headers) else resolve_headers(headers), **self._request)  # checks them now
+        self._origin = origin
+        self._subprotocols = subprotocols
+        self._user_agent = user_agent_header
+        Handshake(self.uri, [] if callable(headers) else resolve_headers(headers), origin=origin,
+                  subprotocols=subprotocols, user_agent_header=user_agent_header)  # checks them now, not at an attempt
         if logger is not None and not isinstance(logger, (logging.Logger, logging.LoggerAdapter)):
             raise ConfigurationError("producer.logger", logger, "give a logging.Logger")
         self._logger = logger or logging.getLogger("wsengine.connection")
@@ -156,8 +163,9 @@ class WebSocketProducer(Producer):
 
     def _dial(self, cancellation: Cancellation) -> Dialed:
         """One attempt, in a dialer thread."""
-        return dial(self.uri, headers=self._headers, open_timeout=self._open_timeout,
-                    socket_options=self._socket_options, cancellation=cancellation, **self._request)
+        return dial(self.uri, headers=self._headers, origin=self._origin, subprotocols=self._subprotocols,
+                    user_agent_header=self._user_agent, open_timeout=self._open_timeout,
+                    socket_options=self._socket_options, cancellation=cancellation)
 
     def start(self) -> None:
         self._threads = [

@@ -1,8 +1,8 @@
 """The supervisor: the one thread that changes the state of a producer's connections and tells about it.
 
-It is woken by what dialers and the reader put in front of it, takes these things in order, and drops what belongs to an
-older generation of a connection (reference W-1, W-2, W-4). So there is one owner of "the current connection", at most one
-pending attempt, and each transition is told once. A slow telemetry hook delays reconnects, and nothing else.
+It is woken by what dialers and the reader put in front of it, takes these things in order, and drops what belongs to
+an older generation of a connection (reference W-1, W-2, W-4). So there is one owner of "the current connection", at
+most one pending attempt, and each transition is told once. A slow telemetry hook delays reconnects, and nothing else.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from wsengine.engine.ring import Parker
 from wsengine.engine.stream import Stream
 from wsengine.errors import (
     ConnectionClosed,
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
 
     from wsengine.engine.keepalive import KeepaliveTimer
     from wsengine.engine.receiver import Note, Receiver
+    from wsengine.engine.ring import Parker
     from wsengine.websocket.connection import Connection
     from wsengine.websocket.dial import Dialed
     from wsengine.websocket.events import Events
@@ -45,7 +45,8 @@ RELEASE = 0.25
 class Timing:
     """Times of a producer's connections, in seconds, 0 is off; and the size limit, in bytes."""
 
-    def __init__(self, keepalive: float, ws_timeout: float, pong_timeout: float, close_timeout: float, max_size: int) -> None:
+    def __init__(self, keepalive: float, ws_timeout: float, pong_timeout: float, close_timeout: float,
+                 max_size: int) -> None:
         self.keepalive = keepalive
         self.ws_timeout = ws_timeout
         self.pong_timeout = pong_timeout

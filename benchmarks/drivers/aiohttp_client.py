@@ -1,0 +1,44 @@
+"""aiohttp on uvloop as a measured client: receive() in a loop, payloads as bytes."""
+
+from __future__ import annotations
+
+import time
+from importlib.metadata import version
+
+import aiohttp
+import uvloop
+
+from benchmarks.drivers.aside import measure_aside
+from benchmarks.drivers.window import Tally, arguments
+from wsengine.testing.stamp import read_stamp
+
+
+async def run(options, tally: Tally) -> None:
+    async with (
+        aiohttp.ClientSession() as session,
+        session.ws_connect(options.url, max_msg_size=0, compress=0, decode_text=False) as connection,
+    ):
+        receive = connection.receive
+        if options.mode == "latency":
+            while True:
+                payload = (await receive()).data
+                tally.messages += 1
+                tally.latencies.append(time.monotonic_ns() - read_stamp(payload))
+        while True:
+            payload = (await receive()).data
+            tally.messages += 1
+            tally.size += len(payload)
+
+
+def main() -> None:
+    options = arguments(__doc__).parse_args()
+    tally = Tally()
+    measure_aside(tally, options, {
+        "client": "aiohttp", "version": version("aiohttp"), "loop": f"uvloop {version('uvloop')}",
+        "api": "receive(), decode_text=False", "compress": 0, "utf8_checked": False,
+    })
+    uvloop.run(run(options, tally))
+
+
+if __name__ == "__main__":
+    main()

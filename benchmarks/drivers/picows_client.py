@@ -1,0 +1,55 @@
+"""picows on uvloop as a measured client: a listener in plain Python that takes each payload as bytes."""
+
+from __future__ import annotations
+
+import time
+from importlib.metadata import version
+
+import picows
+import uvloop
+
+from benchmarks.drivers.aside import measure_aside
+from benchmarks.drivers.window import Tally, arguments
+from wsengine.testing.stamp import read_stamp
+
+
+
+class Count(picows.WSListener):
+    def __init__(self, tally: Tally) -> None:
+        self.tally = tally
+
+    def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
+        # Looking at the type of a frame is left out: the feed sends data only, and the peer is to be at its fastest.
+        tally = self.tally
+        tally.messages += 1
+        tally.size += len(frame.get_payload_as_bytes())
+
+
+class Stamp(Count):
+    def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
+        tally = self.tally
+        tally.messages += 1
+        tally.latencies.append(time.monotonic_ns() - read_stamp(frame.get_payload_as_bytes()))
+
+
+async def run(options, tally: Tally) -> None:
+    listener = Stamp if options.mode == "latency" else Count
+    transport, _ = await picows.ws_connect(
+        lambda: listener(tally), options.url, max_frame_size=1 << 28, read_buffer_init_size=options.read_buffer)
+    await transport.wait_disconnected()
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument("--read-buffer", type=int, default=1 << 18)
+    options = parser.parse_args()
+    tally = Tally()
+    measure_aside(tally, options, {
+        "client": "picows", "version": version("picows"), "loop": f"uvloop {version('uvloop')}",
+        "read_buffer_init_size": options.read_buffer, "payload": "bytes", "utf8_checked": False,
+    })
+    uvloop.run(run(options, tally))
+
+
+if __name__ == "__main__":
+    main()

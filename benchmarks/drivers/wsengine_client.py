@@ -1,0 +1,139 @@
+"""wsengine as a measured client: a pipeline with one of several handlers."""
+
+from __future__ import annotations
+
+import json
+import time
+from importlib.metadata import PackageNotFoundError, version
+
+from benchmarks.drivers.window import Tally, arguments, measure, report
+from wsengine import Message, Pipeline, Processors, WebSocketProducer
+from wsengine.testing.stamp import read_stamp
+
+
+class CountMessage(Pipeline):
+    """Takes each payload as bytes and counts."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.tally = Tally()
+
+    def handle_message(self, message: Message) -> None:
+        tally = self.tally
+        tally.messages += 1
+        tally.size += len(message.data)
+
+
+class CountMessages(CountMessage):
+    """The same by chunks."""
+
+    handle_message = None
+
+    def handle_messages(self, messages: list[Message]) -> None:
+        size = 0
+        for message in messages:
+            size += len(message.data)
+        tally = self.tally
+        tally.messages += len(messages)
+        tally.size += size
+
+
+class StampMessage(CountMessage):
+    """Notes how old each message is."""
+
+    def handle_message(self, message: Message) -> None:
+        tally = self.tally
+        tally.messages += 1
+        tally.latencies.append(time.monotonic_ns() - read_stamp(message.data))
+
+
+class StampMessages(CountMessage):
+    """The same by chunks, each message with a look at the clock of its own."""
+
+    handle_message = None
+
+    def handle_messages(self, messages: list[Message]) -> None:
+        tally = self.tally
+        tally.messages += len(messages)
+        tally.latencies += [time.monotonic_ns() - read_stamp(message.data) for message in messages]
+
+
+class ParseMessage(CountMessage):
+    """Parses JSON, as json_loop.py does without an engine."""
+
+    def handle_message(self, message: Message) -> None:
+        tally = self.tally
+        tally.messages += 1
+        tally.size += len(message.data)
+        message.data = json.loads(message.data)
+
+
+class ParseMessages(CountMessage):
+    """The same by chunks."""
+
+    handle_message = None
+
+    def handle_messages(self, messages: list[Message]) -> None:
+        tally = self.tally
+        for message in messages:
+            tally.messages += 1
+            tally.size += len(message.data)
+            message.data = json.loads(message.data)
+
+
+class BusyMessage(CountMessage):
+    """Computes for at least 50 microseconds of CPU time, in Python, and shares nothing with other threads."""
+
+    def handle_message(self, message: Message) -> None:
+        clock = time.thread_time_ns
+        until = clock() + 50_000
+        while clock() < until:
+            pass
+
+
+HANDLERS = {
+    ("flood", "message"): CountMessage, ("flood", "messages"): CountMessages,
+    ("latency", "message"): StampMessage, ("latency", "messages"): StampMessages,
+    ("flood", "json"): ParseMessage, ("flood", "json-chunks"): ParseMessages, ("flood", "busy"): BusyMessage,
+}
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument("--handler", choices=sorted({handler for _, handler in HANDLERS}), default="message")
+    parser.add_argument("--concurrency", type=int, default=1, help="processors")
+    parser.add_argument("--max-demand", type=int, default=100)
+    parser.add_argument("--spin", type=float, default=0.0, help="microseconds a processor looks before it sleeps")
+    options = parser.parse_args()
+    if (options.mode, options.handler) not in HANDLERS:
+        parser.error(f"--mode {options.mode} has no handler {options.handler!r}")
+    pipeline = HANDLERS[options.mode, options.handler](
+        WebSocketProducer(options.url),
+        processors=Processors(concurrency=options.concurrency, max_demand=options.max_demand, spin=options.spin),
+    )
+
+    def read() -> tuple[int, int]:
+        # With several processors `+=` loses counts now and then, the engine's own count does not.
+        return pipeline.stats().successful, pipeline.tally.size
+
+    with pipeline:
+        result = measure(read, pipeline.tally.latencies, seconds=options.seconds, warmup=options.warmup)
+        failed = pipeline.stats().failed
+        pipeline.stop(0)
+    if failed:
+        raise RuntimeError(f"{failed} messages failed, so the figures are of something else")
+    report(result, {
+        "client": "wsengine", "version": _version(), "handler": options.handler, "concurrency": options.concurrency,
+        "max_demand": options.max_demand, "spin_us": options.spin, "utf8_checked": True,
+    })
+
+
+def _version() -> str:
+    try:
+        return version("wsengine")
+    except PackageNotFoundError:
+        return "from its sources, not installed"
+
+
+if __name__ == "__main__":
+    main()
