@@ -6,7 +6,6 @@ matter of `drain`, who watches it that of `monitor`.
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING, Any
 
 from wsengine.engine.ring import Account, Parker
@@ -16,6 +15,7 @@ from wsengine.pipeline.processor import Crew, Processor
 from wsengine.pipeline.source import Host, Inbox
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable, Sequence
 
     from wsengine.pipeline.failure_log import FailureLog

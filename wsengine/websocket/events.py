@@ -6,7 +6,6 @@ code, counts. URLs are told without credentials and query.
 
 from __future__ import annotations
 
-import logging
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,8 @@ from wsengine import telemetry
 from wsengine.errors import ConnectionClosed
 
 if TYPE_CHECKING:
+    import logging
+
     from wsengine.engine.receiver import Note
     from wsengine.websocket.connection import Connection
 

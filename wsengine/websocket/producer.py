@@ -6,7 +6,6 @@ Here are validation and assembly. What the parts do: dialling (dial), the connec
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +25,7 @@ from wsengine.websocket.supervisor import Supervisor, Timing
 from wsengine.websocket.uri import parse_uri
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable, Sequence
 
     from wsengine.message import Message
