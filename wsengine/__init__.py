@@ -4,7 +4,7 @@ The public names. Everything else is reached through its module, and may change.
 """
 
 from wsengine import errors, telemetry
-from wsengine.errors import *
+from wsengine.errors import *  # noqa: F403
 from wsengine.message import Failed, Message
 from wsengine.pipeline.acknowledger import CallerAcknowledger, NoopAcknowledger
 from wsengine.pipeline.drain import StopResult

@@ -1,0 +1,154 @@
+"""The command `wsengine`: its options, and the exit status and the one line that each kind of error becomes.
+
+What a subcommand does stands in a file of its own (demo.py). Nothing is started here.
+
+    0    done, and for the demo: proven
+    1    the demo could not prove its sum, or its server ended by itself
+    2    a wrong option, or a port that is in use
+    130  ended by Ctrl-C, 143 by SIGTERM; 141 when nobody reads the output any more
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import math
+import os
+import platform
+import sys
+from typing import TYPE_CHECKING, NoReturn
+
+from wsengine.cli import demo
+from wsengine.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["main"]
+
+LONGEST = 86400.0
+FASTEST = 1e9
+PROVEN, UNPROVEN, WRONG_OPTION = 0, 1, 2
+INTERRUPTED, NO_READER = 130, 141
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, where argparse prints the usage as well."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(WRONG_OPTION, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status. Main thread only, because it listens to signals.
+
+    Args:
+        arguments: without the name of the program; None takes those of the process.
+
+    Raises:
+        SystemExit: 2 for a wrong option, 0 after --help and --version.
+    """
+    parser = build_parser()
+    given = parser.parse_args(arguments)
+    if given.command is None:
+        parser.print_help()
+        return PROVEN
+    try:
+        return demo.run(_demo_options(given), sys.stdout, plain=given.plain)
+    except ConfigurationError as error:
+        print(f"wsengine demo: {_in_words_of_the_command(error)}", file=sys.stderr)
+        return WRONG_OPTION
+    except KeyboardInterrupt:
+        print("wsengine demo: ended at once, without a summary", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The interpreter flushes stdout once more when it ends, and would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return NO_READER
+    except (RuntimeError, TimeoutError) as error:
+        print(f"wsengine demo: {error}", file=sys.stderr)
+        return UNPROVEN
+
+
+def build_parser() -> Parser:
+    """The options of the command, with their texts."""
+    parser = Parser(prog="wsengine", allow_abbrev=False,
+                    description="A Broadway for Python threads: a WebSocket feed into synchronous programs.")
+    parser.add_argument("--version", action="version", version=version_line())
+    commands = parser.add_subparsers(dest="command", title="commands", metavar="", parser_class=Parser)
+    shown = commands.add_parser(
+        "demo", allow_abbrev=False, help="watch a pipeline work on a feed of this machine, and have the sum proven",
+        description="Starts a feed of made-up trades in a process of its own and a pipeline that takes it, shows the "
+                    "pipeline at work, cuts the connection once on the way, and proves at the end that each message "
+                    "sent was handled exactly once.")
+    default = demo.Options()
+    option = shown.add_argument
+    option("--seconds", type=duration, default=default.seconds, metavar="N", help="how long it lasts (%(default)g)")
+    option("--concurrency", type=whole_number, default=default.concurrency, metavar="N", help="processors (%(default)d)")
+    option("--max-demand", type=whole_number, default=default.max_demand, metavar="N",
+           help="messages that a processor holds at the most (%(default)d)")
+    option("--min-demand", type=whole_number, default=default.min_demand, metavar="N",
+           help="a processor asks for more when it holds so few (%(default)d)")
+    option("--rate", type=rate, default=default.rate, metavar="N",
+           help="messages a second, 0 for as fast as the pipeline takes them (%(default)g)")
+    option("--size", type=whole_number, default=default.size, metavar="BYTES", help="of each message (%(default)d)")
+    option("--port", type=whole_number, default=default.port, metavar="N",
+           help="of the feed; 0 takes a free one (%(default)d)")
+    option("--plain", action="store_true", help="a line each second instead of a live table")
+    option("--no-cut", dest="cut", action="store_false", help="do not cut the connection on the way")
+    return parser
+
+
+def version_line() -> str:
+    """What --version prints."""
+    try:
+        version = importlib.metadata.version("wsengine")
+    except importlib.metadata.PackageNotFoundError:
+        version = "of unknown version (it runs from its sources, and is not installed)"
+    return f"wsengine {version}, Python {platform.python_version()}, {platform.system()} {platform.machine()}"
+
+
+def _demo_options(given: argparse.Namespace) -> demo.Options:
+    return demo.Options(seconds=given.seconds, concurrency=given.concurrency, max_demand=given.max_demand,
+                        min_demand=given.min_demand, rate=given.rate, size=given.size, port=given.port, cut=given.cut)
+
+
+def _in_words_of_the_command(error: ConfigurationError) -> str:
+    """The error of an option object, with the option named as the user has typed it."""
+    name = error.path.rpartition(".")[2].replace("_", "-")
+    return f"--{name} {error.value}: {error.remedy.replace('max_demand=', '--max-demand ')}"
+
+
+def whole_number(text: str) -> int:
+    """The type of an option; the bounds are checked by whoever takes the number."""
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+
+
+def duration(text: str) -> float:
+    """Seconds, as an option."""
+    value = _number(text)
+    if not 0 < value <= LONGEST:
+        raise argparse.ArgumentTypeError(f"{text!r} does not do; give seconds above 0, and {LONGEST:.0f} at the most")
+    return value
+
+
+def rate(text: str) -> float:
+    """Messages a second, as an option."""
+    value = _number(text)
+    if not 0 <= value <= FASTEST:
+        raise argparse.ArgumentTypeError(f"{text!r} does not do; give messages a second up to {FASTEST:.0f}, "
+                                         "or 0 for as fast as the pipeline takes them")
+    return value
+
+
+def _number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number")
+    return value
