@@ -25,14 +25,13 @@ async def run(options, tally: Tally) -> None:
                 tally.messages += 1
                 tally.latencies.append(time.monotonic_ns() - read_stamp(payload))
         while True:
-            payload = (await receive()).data
+            _ = (await receive()).data
             tally.messages += 1
-            tally.size += len(payload)
 
 
 def main() -> None:
     options = arguments(__doc__).parse_args()
-    tally = Tally()
+    tally = Tally(options.size)
     measure_aside(tally, options, {
         "client": "aiohttp", "version": version("aiohttp"), "loop": f"uvloop {version('uvloop')}",
         "api": "receive(), decode_text=False", "compress": 0, "utf8_checked": False,

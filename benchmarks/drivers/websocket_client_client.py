@@ -14,7 +14,7 @@ from wsengine.testing.stamp import read_stamp
 
 def main() -> None:
     options = arguments(__doc__).parse_args()
-    tally = Tally()
+    tally = Tally(options.size)
     measure_aside(tally, options, {
         "client": "websocket-client", "version": version("websocket-client"), "api": "recv_data()",
         "enable_multithread": False, "utf8_checked": False,
@@ -28,9 +28,8 @@ def main() -> None:
             tally.messages += 1
             tally.latencies.append(time.monotonic_ns() - read_stamp(payload))
     while True:
-        payload = recv()[1]
+        _ = recv()[1]
         tally.messages += 1
-        tally.size += len(payload)
 
 
 if __name__ == "__main__":

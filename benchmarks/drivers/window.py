@@ -28,16 +28,17 @@ PATIENCE = 15.0
 class Tally:
     """What a handler counts up. A plain object, because that is what plain Python code would use."""
 
-    __slots__ = ("latencies", "messages", "size")
+    __slots__ = ("each", "latencies", "messages", "size")
 
-    def __init__(self) -> None:
+    def __init__(self, each: int = 0) -> None:
+        self.each = each
         self.messages = 0
         self.size = 0
         self.latencies: list[int] = []
 
     def read(self) -> tuple[int, int]:
-        """Messages and bytes so far."""
-        return self.messages, self.size
+        """Messages and bytes so far; where payloads have one size, a handler need not add the bytes up."""
+        return self.messages, self.size or self.messages * self.each
 
 
 class Sample(NamedTuple):
@@ -57,6 +58,7 @@ def arguments(description: str) -> argparse.ArgumentParser:
     parser.add_argument("url", help="of the feed")
     parser.add_argument("--mode", choices=("flood", "latency"), default="flood",
                         help="count payloads, or compare the stamp in each with the clock")
+    parser.add_argument("--size", type=int, default=128, help="of each payload, as the feed was told")
     parser.add_argument("--seconds", type=float, default=2.0, help="that are measured")
     parser.add_argument("--warmup", type=float, default=0.5, help="seconds between the first message and the measuring")
     return parser

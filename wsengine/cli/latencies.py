@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import threading
+from itertools import accumulate
 
 __all__ = ["Latencies"]
 
@@ -33,11 +34,8 @@ class Latencies:
         """Seconds that `share`, above 0 and up to 1, of those noted did not exceed; None if none was noted."""
         with self._lock:
             counts = list(self._counts)
-        left = math.ceil(share * sum(counts))
-        if left <= 0:
+        wanted = math.ceil(share * sum(counts))
+        if wanted <= 0:
             return None
-        for step, count in enumerate(counts):
-            left -= count
-            if left <= 0:
-                break
+        step = next(step for step, reached in enumerate(accumulate(counts)) if reached >= wanted)
         return float(2 ** ((step + 0.5) / STEPS)) / 1e9

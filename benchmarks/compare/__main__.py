@@ -1,0 +1,100 @@
+"""The command line of the comparison: its options, and the rounds in which wsengine and the peers take turns."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.compare.peers import PEERS, missing
+from benchmarks.compare.report import US, lines, summary
+from benchmarks.runs import DriverFailed, drive_feed
+from wsengine.errors import ConfigurationError
+from wsengine.testing import Feed
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The options; leaves the process with status 2 for wrong ones."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.compare", description=__doc__)
+    parser.add_argument("command", choices=("flood", "latency"),
+                        help="flood: messages a second, flat out; latency: from the server's stamp to the handler")
+    parser.add_argument("--rounds", type=positive, default=5)
+    parser.add_argument("--seconds", type=float, default=2.0, help="measured in each round")
+    parser.add_argument("--warmup", type=float, default=0.5, help="seconds before them")
+    parser.add_argument("--size", type=int, default=128, help="bytes of each payload, at least 96")
+    parser.add_argument("--rate", type=float, default=10_000.0, help="messages a second, of latency only")
+    parser.add_argument("--peers", default=",".join(PEERS), help="of " + ", ".join(PEERS))
+    parser.add_argument("--handler", choices=("message", "messages"), default="message", help="of wsengine")
+    parser.add_argument("--concurrency", type=positive, default=1, help="processors of wsengine")
+    parser.add_argument("--max-demand", type=positive, default=100, help="of wsengine's processors")
+    parser.add_argument("--spin", type=float, default=0.0, help="microseconds, of wsengine's processors")
+    parser.add_argument("--json", action="store_true", help="everything, each round by itself, as JSON")
+    options = parser.parse_args(arguments)
+    options.peers = list(dict.fromkeys(filter(None, options.peers.split(","))))
+    for name in options.peers:
+        if name not in PEERS:
+            parser.error(f"--peers: there is no {name!r}; give some of {', '.join(PEERS)}")
+    for name in ("seconds", "rate"):
+        if getattr(options, name) <= 0:
+            parser.error(f"--{name} {getattr(options, name):g}: give a number above 0")
+    return options
+
+
+def positive(value: str) -> int:
+    """A whole number above 0."""
+    number = int(value)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number}: give a whole number above 0")
+    return number
+
+
+def available(names: Sequence[str]) -> list[str]:
+    """Those whose modules are installed; one line on stderr for each of the others."""
+    found = []
+    for name in names:
+        absent = missing(PEERS[name])
+        if absent:
+            print(f"{name} is left out: not installed: {', '.join(absent)} (pip install 'wsengine[bench]')",
+                  file=sys.stderr)
+        else:
+            found.append(name)
+    return found
+
+
+def run(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """One client, once, against a feed of its own."""
+    feed = Feed.trades(size=options.size, rate=options.rate if options.command == "latency" else None)
+    arguments: list[object] = ["--mode", options.command, "--seconds", options.seconds, "--warmup", options.warmup,
+                               "--size", options.size]
+    if name != US:
+        return drive_feed(feed, PEERS[name].driver, *arguments)
+    return drive_feed(feed, "wsengine_client", *arguments, "--handler", options.handler, "--concurrency",
+                      options.concurrency, "--max-demand", options.max_demand, "--spin", options.spin)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run all rounds and print; 1 if a client failed, with the reason on stderr."""
+    options = parse(arguments)
+    names = [US, *available(options.peers)]
+    rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+    try:
+        for number in range(options.rounds):
+            # Every other round goes the other way, so that nobody always runs behind the same one.
+            for name in names if number % 2 == 0 else reversed(names):
+                print(f"round {number + 1} of {options.rounds}: {name}", file=sys.stderr)
+                rounds[name].append(run(name, options))
+    except (DriverFailed, ConfigurationError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    shown = {key: value for key, value in vars(options).items() if key not in ("command", "json", "peers")}
+    found = summary(options.command, shown, rounds)
+    print(json.dumps(found, indent=1) if options.json else "\n".join(lines(found)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,225 @@
+"""What the tests of the pipeline share: a pipeline made of functions, a quiet producer, an acknowledger that keeps a book.
+
+Only what several files need lives here; tests do not.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+import wsengine
+from wsengine import Message, Pipeline, Producer
+
+HOOKS = ("handle_message", "handle_messages", "prepare_messages", "handle_failed")
+PACKAGE_ROOT = str(Path(wsengine.__file__).resolve().parents[1])
+
+_numbers = itertools.count()
+
+
+class Quiet(Producer):
+    """Brings nothing, and ends when the pipeline does."""
+
+    def __init__(self):
+        self._over = threading.Event()
+
+    def attach(self, host):
+        self._over.clear()
+        super().attach(host)
+
+    def run(self, inbox):
+        self._over.wait()
+
+    def drain(self):
+        super().drain()
+        self._over.set()
+
+
+class Book:
+    """An acknowledger that keeps every call; thread-safe. `calls` are (ref, data of the successful, data of the failed)."""
+
+    def __init__(self):
+        self.calls = []
+        self.reasons = {}
+        self.configured = []
+        self.changed = threading.Condition()
+
+    def ack(self, ack_ref, successful, failed):
+        with self.changed:
+            self.calls.append((ack_ref, [m.data for m in successful], [m.data for m in failed]))
+            self.reasons.update({m.data: m.status for m in failed})
+            self.changed.notify_all()
+
+    def configure(self, ack_ref, ack_data, options):
+        self.configured.append((ack_ref, ack_data, options))
+        return {**(ack_data or {}), **options}
+
+    def message(self, data, ref="ref"):
+        return Message(data, acknowledger=(self, ref, None))
+
+    def messages(self, datas, ref="ref"):
+        return [self.message(data, ref) for data in datas]
+
+    @property
+    def ok(self):
+        return [data for _, good, _ in list(self.calls) for data in good]
+
+    @property
+    def failed(self):
+        return [data for _, _, bad in list(self.calls) for data in bad]
+
+    @property
+    def total(self):
+        return len(self.ok) + len(self.failed)
+
+    def wait(self, count, timeout=5.0):
+        with self.changed:
+            assert self.changed.wait_for(lambda: self.total >= count, timeout), f"{self.total} of {count} acknowledged"
+        return self
+
+    def assert_each_once(self, datas):
+        """Exactly these were acknowledged, each once."""
+        seen = Counter(self.ok + self.failed)
+        assert seen == Counter(datas), {data: n for data, n in seen.items() if n != 1} or "not the messages expected"
+
+
+@pytest.fixture
+def quiet():
+    """The class of the producer that brings nothing."""
+    return Quiet
+
+
+@pytest.fixture
+def book():
+    return Book()
+
+
+@pytest.fixture
+def new_book():
+    """The class, for tests that need several."""
+    return Book
+
+
+@pytest.fixture
+def eventually():
+    """Wait until a condition is true; fail after the time-out."""
+
+    def wait(condition, timeout=5.0):
+        deadline = time.monotonic() + timeout
+        while not condition():
+            assert time.monotonic() < deadline, "the condition did not become true in time"
+            time.sleep(0.002)
+
+    return wait
+
+
+@pytest.fixture
+def gate():
+    """An event that handlers wait for; it is set when the test ends, whatever came of it."""
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+@pytest.fixture
+def build(no_leaks):
+    """Make a pipeline of functions that take what the methods take after self; what still runs is stopped at the end."""
+    made = []
+
+    def make(handle_message=None, *, producers=None, **options):
+        hooks = {name: options.pop(name) for name in HOOKS if name in options}
+        if handle_message is not None:
+            hooks["handle_message"] = handle_message
+        elif "handle_messages" not in hooks:
+            hooks["handle_message"] = lambda message: message
+        methods = {name: (lambda self, given, function=function: function(given)) for name, function in hooks.items()}
+        options.setdefault("name", f"test-{next(_numbers)}")
+        options.setdefault("shutdown_timeout", 5.0)
+        pipeline = type("Made", (Pipeline,), methods)(Quiet() if producers is None else producers, **options)
+        made.append(pipeline)
+        return pipeline
+
+    yield make
+    for pipeline in made:
+        if pipeline.state in ("running", "stopping"):
+            pipeline.stop(0)
+
+
+@pytest.fixture
+def launch(build):
+    """The same, started."""
+
+    def make(*args, **options):
+        return build(*args, **options).start()
+
+    return make
+
+
+class Child:
+    """A Python process that runs a script, whose lines are read as they come."""
+
+    def __init__(self, script):
+        environment = {**os.environ, "PYTHONPATH": PACKAGE_ROOT, "PYTHONUNBUFFERED": "1"}
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", PREAMBLE + textwrap.dedent(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            text=True, env=environment)
+
+    def line(self):
+        """The next line of its output."""
+        return self.process.stdout.readline().strip()
+
+    def signal(self, number=signal.SIGINT):
+        self.process.send_signal(number)
+
+    def end(self, timeout=20.0):
+        """Wait for its end: (exit code, the rest of the output, errors)."""
+        out, err = self.process.communicate(timeout=timeout)
+        return self.process.returncode, out, err
+
+
+#: What the scripts begin with.
+PREAMBLE = """
+import os, signal, sys, threading, time
+from wsengine import Message, Pipeline, Processors, Producer
+
+class Quiet(Producer):
+    def __init__(self):
+        self.over = threading.Event()
+    def run(self, inbox):
+        self.over.wait()
+    def drain(self):
+        super().drain()
+        self.over.set()
+
+def say(*words):
+    print(*words, flush=True)
+
+"""
+
+
+@pytest.fixture
+def child():
+    """Start a script in a process of its own; it is killed at the end if it is still there."""
+    children = []
+
+    def start(script):
+        children.append(Child(script))
+        return children[-1]
+
+    yield start
+    for one in children:
+        if one.process.poll() is None:
+            one.process.kill()
+        one.process.wait()
+        one.process.stdout.close()
+        one.process.stderr.close()

@@ -1,0 +1,219 @@
+"""Acknowledgement: groups, order, isolation, and each message exactly once."""
+
+from __future__ import annotations
+
+import queue
+import threading
+
+import pytest
+
+from wsengine import CallerAcknowledger, ConfigurationError, Message, NoopAcknowledger, Processors
+from wsengine.pipeline.acknowledger import acknowledge
+
+
+class Unhashable:
+    """A ref that cannot be a key."""
+
+    __hash__ = None
+
+
+def test_groups_are_of_one_acknowledger_and_one_ref_with_lists_in_order(book, new_book):
+    other = new_book()
+    messages = [book.message(1, "r"), other.message(2, "r"), book.message(3, "s"), book.message(4, "r"),
+                book.message(5, "r").fail("x"), Message(6)]
+    acknowledge(messages)
+    assert book.calls == [("r", [1, 4], [5]), ("s", [3], [])]
+    assert other.calls == [("r", [2], [])]
+
+
+def test_equal_refs_are_one_group_and_unhashable_ones_go_by_identity(book):
+    shared = Unhashable()
+    acknowledge([book.message(1, (1, "a")), book.message(2, (1, "a")), book.message(3, shared), book.message(4, shared),
+                 book.message(5, Unhashable()), book.message(6, [1]), book.message(7, [1])])
+    assert [good for _, good, _ in book.calls] == [[1, 2], [3, 4], [5], [6], [7]]
+
+
+def test_equal_acknowledgers_that_are_not_the_same_are_two_groups():
+    class Equal:
+        def __init__(self):
+            self.seen = []
+
+        def __eq__(self, other):
+            return True
+
+        def __hash__(self):
+            return 1
+
+        def ack(self, ref, successful, failed):
+            self.seen.append(len(successful))
+
+    one, two = Equal(), Equal()
+    acknowledge([Message(1, acknowledger=(one, "r", None)), Message(2, acknowledger=(two, "r", None))])
+    assert (one.seen, two.seen) == ([1], [1])
+
+
+@pytest.mark.parametrize("error", [ValueError("ack"), SystemExit(1), KeyboardInterrupt()])
+def test_an_acknowledger_that_raises_touches_no_other_group(launch, book, gate, error, caplog):
+    class Raising:
+        def ack(self, ref, successful, failed):
+            raise error
+
+    pipeline = launch(lambda message: gate.wait(5) and None)
+    raising = [Message(i, acknowledger=(Raising(), i, None)) for i in range(3)]
+    pipeline.push_messages([raising[0], book.message(1), raising[1], book.message(2, "s"), raising[2]])
+    gate.set()
+    book.wait(2)
+    assert sorted(book.ok) == [1, 2]
+    result = pipeline.stop()
+    assert result.drained
+    assert result.successful == 5
+    assert "count as acknowledged" in caplog.text
+    assert "processor 0 died" not in caplog.text
+
+
+def test_a_chunk_is_acknowledged_by_one_call_per_group(launch, book, gate):
+    begun = threading.Event()
+
+    def handle_message(message):
+        begun.set()
+        gate.wait(5)
+        if message.data == 3:
+            raise ValueError(3)
+
+    pipeline = launch(handle_message, processors=Processors(max_demand=10))
+    pipeline.push_messages(Message("first"))
+    assert begun.wait(5)
+    pipeline.push_messages(book.messages(range(10)))
+    gate.set()
+    book.wait(10)
+    assert book.calls == [("ref", [0, 1, 2, 4, 5, 6, 7, 8, 9], [3])]
+
+
+# ---- ack_immediately
+
+
+def test_ack_immediately_in_the_handler_is_the_only_acknowledgement(launch, book):
+    at_once = []
+
+    def handle_message(message):
+        message.ack_immediately()
+        at_once.append(book.total)
+        message.ack_immediately()
+
+    pipeline = launch(handle_message)
+    pipeline.push_messages(book.messages(range(5)))
+    result = pipeline.stop()
+    assert at_once == [1, 2, 3, 4, 5]
+    book.assert_each_once(range(5))
+    assert result.successful == 5
+    assert result.drained
+
+
+def test_ack_immediately_goes_by_the_status_of_that_moment(launch, book):
+    def handle_message(message):
+        if message.data == "bad":
+            message.fail("x")
+        message.ack_immediately()
+        if message.data == "later":
+            raise ValueError("too late to fail")
+
+    pipeline = launch(handle_message)
+    pipeline.push_messages(book.messages(["bad", "later"]))
+    pipeline.stop()
+    assert book.ok == ["later"]
+    assert book.failed == ["bad"]
+
+
+def test_a_message_returned_in_place_of_an_acknowledged_one_is_not_acknowledged_again(launch, book):
+    def handle_message(message):
+        message.ack_immediately()
+        return book.message("another")
+
+    pipeline = launch(handle_message)
+    pipeline.push_messages(book.messages(range(3)))
+    pipeline.stop()
+    book.assert_each_once(range(3))
+
+
+def test_ack_immediately_from_another_thread_and_the_end_of_the_chunk_make_one_acknowledgement(launch, book):
+    messages = book.messages(range(2000))
+    others = queue.SimpleQueue()
+
+    def acknowledging():
+        while (message := others.get()) is not None:
+            message.ack_immediately()
+
+    thread = threading.Thread(target=acknowledging)
+    thread.start()
+    pipeline = launch(others.put, processors=Processors(concurrency=2, max_demand=16))
+    pipeline.push_messages(messages)
+    result = pipeline.stop()
+    others.put(None)
+    thread.join()
+    book.assert_each_once(range(2000))
+    assert result.drained
+    assert pipeline.stats().held_messages == 0
+
+
+def test_ack_immediately_makes_room_before_the_chunk_is_done(launch, book, gate, eventually):
+    def handle_message(message):
+        message.ack_immediately()
+        if message.data == 1:
+            gate.wait(5)
+
+    pipeline = launch(handle_message, processors=Processors(max_demand=2))
+    pipeline.push_messages(book.messages(range(2)))
+    eventually(lambda: book.total == 2)
+    eventually(lambda: pipeline.stats().held_messages == 0)
+
+
+# ---- configure_ack and those that are built in
+
+
+def test_configure_ack_in_the_handler_changes_what_the_acknowledger_gets(launch):
+    seen = queue.SimpleQueue()
+
+    class Keeping(CallerAcknowledger):
+        def ack(self, ref, successful, failed):
+            self.queue.put([m.acknowledger[2] for m in successful])
+
+        def configure(self, ref, data, options):
+            return {**data, **options}
+
+    pipeline = launch(lambda message: message.configure_ack(retry=False))
+    pipeline.push_messages(Message(1, acknowledger=(Keeping(seen), "r", {"tag": 7})))
+    assert seen.get(timeout=5) == [{"tag": 7, "retry": False}]
+
+
+def test_configure_ack_without_support_fails_the_message(launch, book, new_book):
+    class Plain:
+        def __init__(self):
+            self.failed = queue.SimpleQueue()
+
+        def ack(self, ref, successful, failed):
+            self.failed.put([m.status.exception for m in failed])
+
+    plain = Plain()
+    launch(lambda message: message.configure_ack(x=1)).push_messages(Message(1, acknowledger=(plain, 0, None)))
+    [error] = plain.failed.get(timeout=5)
+    assert isinstance(error, ConfigurationError)
+
+
+def test_the_caller_acknowledger_puts_everything_into_its_queue(launch):
+    seen = queue.SimpleQueue()
+
+    def handle_message(message):
+        message.configure_ack(a=1)
+
+    message = Message(1, acknowledger=(CallerAcknowledger(seen), "r", "data"))
+    launch(handle_message).push_messages(message)
+    assert seen.get(timeout=5) == ("configure", "r", {"a": 1})
+    assert seen.get(timeout=5) == ("r", [message], [])
+    assert message.acknowledger[2] == "data"
+
+
+def test_the_noop_acknowledger_is_like_none(launch):
+    pipeline = launch()
+    pipeline.push_messages([Message(1, acknowledger=(NoopAcknowledger(), None, None)), Message(2)])
+    result = pipeline.stop()
+    assert (result.successful, result.drained) == (2, True)
