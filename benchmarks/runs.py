@@ -40,9 +40,9 @@ def drive(driver: str, *arguments: object, timeout: float = 60.0) -> dict[str, A
     return result
 
 
-def drive_feed(feed: Feed, driver: str, *arguments: object) -> dict[str, Any]:
+def drive_feed(feed: Feed, driver: str, *arguments: object, seconds: float) -> dict[str, Any]:
     """Start `feed`, run the driver against it, stop the feed; the line gets the feed's idle share of its time."""
     with feed:
-        result = drive(driver, feed.url, *arguments)
+        result = drive(driver, feed.url, "--seconds", seconds, *arguments, timeout=60 + seconds)
         log = feed.stop()
     return result | {"server_idle_share": log.idle_share}

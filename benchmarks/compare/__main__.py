@@ -68,12 +68,12 @@ def available(names: Sequence[str]) -> list[str]:
 def run(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """One client, once, against a feed of its own."""
     feed = Feed.trades(size=options.size, rate=options.rate if options.command == "latency" else None)
-    arguments: list[object] = ["--mode", options.command, "--seconds", options.seconds, "--warmup", options.warmup,
-                               "--size", options.size]
+    arguments: list[object] = ["--mode", options.command, "--warmup", options.warmup, "--size", options.size]
     if name != US:
-        return drive_feed(feed, PEERS[name].driver, *arguments)
+        return drive_feed(feed, PEERS[name].driver, *arguments, seconds=options.seconds)
     return drive_feed(feed, "wsengine_client", *arguments, "--handler", options.handler, "--concurrency",
-                      options.concurrency, "--max-demand", options.max_demand, "--spin", options.spin)
+                      options.concurrency, "--max-demand", options.max_demand, "--spin", options.spin,
+                      seconds=options.seconds)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -13,7 +13,6 @@ from benchmarks.drivers.window import Tally, arguments
 from wsengine.testing.stamp import read_stamp
 
 
-
 class Count(picows.WSListener):
     def __init__(self, tally: Tally) -> None:
         self.tally = tally

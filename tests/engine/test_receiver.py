@@ -19,7 +19,7 @@ from wsengine.engine.keepalive import KeepaliveTimer
 from wsengine.engine.receiver import CAUSES, KINDS, Receiver
 from wsengine.engine.ring import Account, Parker, Ring
 from wsengine.engine.stream import ControlBlock, Stream
-from wsengine.errors import EngineError
+from wsengine.errors import ConfigurationError, EngineError
 from wsengine.testing import Feed
 from wsengine.testing.wire import (
     BINARY,
@@ -970,26 +970,10 @@ def test_two_readers_of_one_account_pause_and_resume_together():
     assert account.messages == 0
 
 
-def test_a_bound_in_messages_above_the_rings_capacity_is_refused_or_harmless():
+def test_a_bound_in_messages_above_the_rings_capacity_is_refused():
     account, parker = Account(1000, 2**26), Parker()
-    ring = Ring(4, account, parker)
-    receiver, control = Receiver(ring, Parker(), Parker()), ControlBlock()
-    control.begin(1, keepalive=0, ws_timeout=0, pong_timeout=0, close_timeout=1)
-    ours, theirs = socket.socketpair()
-    ours.setblocking(False)
-    thread = threading.Thread(target=receiver.run, daemon=True)
-    with ours, theirs:
-        theirs.sendall(wire(numbered(0, 100)))
-        receiver.add(Stream(ours.fileno(), control, 0, 1, 1000))
-        thread.start()
-        time.sleep(0.1)
-        spent = cpu_of_half_a_second()
-        taken = []
-        until(lambda: taken.extend(ring.claim(10)) or len(taken) == 100)
-        receiver.stop()
-        thread.join(10)
-    assert taken == numbered(0, 100)
-    assert spent < 0.1, f"the reader spun for {spent:.2f} s of half a second, waiting for a slot"
+    with pytest.raises(ConfigurationError, match=r"capacity=4.*1000"):
+        Receiver(Ring(4, account, parker), Parker(), Parker())
 
 
 # ----------------------------------------------------------------------------------------------------- against a server

@@ -179,6 +179,7 @@ class Demo:
     def play(self, view: View) -> tuple[FeedLog, Figures]:
         """From the first message to the last; the pipeline is started, and is stopped at the end."""
         self._view, self._next_view, self._shown = view, 0.0, (0.0, 0)
+        self._round_trip: float | None = None
         self._started, self._cpu = time.monotonic(), time.process_time()
         self._introduce()
         self._until_over()
@@ -186,13 +187,13 @@ class Demo:
         self._until_handled()
         elapsed, cpu = time.monotonic() - self._started, time.process_time() - self._cpu
         self._show()
-        connection = self._producer.connections[0]
-        round_trip, reconnects = connection.latency, connection.reconnects
+        reconnects = self._producer.connections[0].reconnects
         result = self.pipeline.stop()
         latencies = self.pipeline.latencies
         return log, Figures(
             seconds=elapsed, cpu_seconds=cpu, size=self._options.size, failed=result.failed if result else 0,
-            reconnects=reconnects, round_trip=round_trip, p50=latencies.percentile(0.5), p99=latencies.percentile(0.99))
+            reconnects=reconnects, round_trip=self._round_trip, p50=latencies.percentile(0.5),
+            p99=latencies.percentile(0.99))
 
     def _introduce(self) -> None:
         options = self._options
@@ -238,6 +239,9 @@ class Demo:
         before, count = self._shown
         self._shown = elapsed, stats.successful
         self._next_view = self._started + (elapsed // period + 1) * period
-        self._view.show(Snapshot.of(
+        snapshot = Snapshot.of(
             stats, elapsed=elapsed, seconds=self._options.seconds, max_demand=self._options.max_demand,
-            rate=(stats.successful - count) / max(elapsed - before, 1e-9), ended=self._retry.resting.is_set()))
+            rate=(stats.successful - count) / max(elapsed - before, 1e-9), ended=self._retry.resting.is_set())
+        # A connection that is new knows no round trip yet; the summary tells that of the one before.
+        self._round_trip = self._round_trip if snapshot.round_trip is None else snapshot.round_trip
+        self._view.show(snapshot)

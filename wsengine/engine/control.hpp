@@ -46,6 +46,7 @@ struct Control {
 
   // ---- reader -> timer and Python. All relaxed: each is a figure by itself, and the timer only asks.
   std::atomic<std::int64_t> heard_ns{0};        // last byte received, or the moment reading was resumed
+  std::atomic<std::int64_t> resumed_ns{0};      // the moment reading was begun or resumed
   std::atomic<std::uint32_t> paused{0};         // 1: not reading, for want of room
   std::atomic<std::uint32_t> pong_number{0};    // the newest ping that was answered
   std::atomic<std::int64_t> round_trip_ns{-1};  // of that one; below 0: none yet
@@ -74,7 +75,7 @@ struct Control {
   // The supervisor, with the reader off this connection and the timer not watching it.
   void begin(std::uint32_t generation) {
     started_ns = monotonic_ns();
-    heard_ns.store(started_ns, std::memory_order_relaxed);
+    resume(started_ns);
     paused.store(0, std::memory_order_relaxed);
     pong_number.store(0, std::memory_order_relaxed);
     ping_number.store(0, std::memory_order_relaxed);
@@ -84,6 +85,11 @@ struct Control {
     epoch.store(generation, std::memory_order_release);
   }
   void end() { epoch.store(0, std::memory_order_release); }
+  // Silence while we did not listen is not the peer's.
+  void resume(std::int64_t now) {
+    heard_ns.store(now, std::memory_order_relaxed);
+    resumed_ns.store(now, std::memory_order_relaxed);
+  }
   void heard(std::int64_t now) { heard_ns.store(now, std::memory_order_relaxed); }
   // Only the reader adds, so a load and a store make an exact count without a locked instruction.
   static void add(std::atomic<std::uint64_t>& count, std::uint64_t n) {

@@ -64,7 +64,8 @@ cdef int64_t watch_pong(Control* control, Schedule* plan, KeepaliveTimer timer, 
         return now + control.pong_timeout_ns
     if plan.number - oldest > 15:
         oldest = plan.number - 15
-    due = control.ping_sent_ns[oldest % 16].load(memory_order_relaxed) + control.pong_timeout_ns
+    due = max(control.ping_sent_ns[oldest % 16].load(memory_order_relaxed),
+              control.resumed_ns.load(memory_order_relaxed)) + control.pong_timeout_ns
     return due if now < due else ask(control, plan, timer, ASK_PONG, now)
 
 

@@ -95,6 +95,7 @@ cdef struct Reader:
     uint32_t starved           # connections that wait for room
     int64_t high_ns            # when "high" was noted last
     cbool high                 # and "low" not yet
+    atomic[uint32_t]* discards # carried out; the reader by release, whoever drains by acquire
     cbool stopping
     atomic[uint32_t]* pending  # pings and pongs noted and not taken; reader adds, supervisor subtracts; a bound, relaxed
 
@@ -102,7 +103,9 @@ cdef struct Reader:
 cdef class Receiver:
     cdef Reader* reader
     cdef readonly Ring ring    # keeps the ring alive
+    cdef dict owners           # control blocks of connections given to the reader, kept alive; add
+    cdef unsigned discards     # asked for; whoever drains
     cdef Parker supervisor     # the same
     cdef Parker timer
-    cdef cbool running         # run() is under way; the thread that runs it
+    cdef cbool running         # run() has been called; the thread that calls it
     cdef int send_command(self, Order order, uint32_t index, uint32_t epoch, uint16_t code, bytes text) except -1

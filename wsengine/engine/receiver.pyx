@@ -18,7 +18,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy
 from libcpp cimport bool as cbool
-from libcpp.atomic cimport atomic, memory_order_acquire, memory_order_relaxed
+from libcpp.atomic cimport atomic, memory_order_acquire, memory_order_relaxed, memory_order_release
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from wsengine.engine.frames cimport Parsed
 from wsengine.engine.ring cimport CAccount, CDoorbell, CParker, Parker, Ring, monotonic_ns
@@ -27,7 +27,7 @@ from wsengine.engine.stream cimport (ASK_CLOSE, ASK_IDLE, ASK_PONG, CAUSE_EOF, C
                                      READ_END, READ_FULL, READ_MORE, Control, Intake, Reading, Stream, Wire,
                                      intake_settle, intake_start, intake_stop, wire_blame, wire_close,
                                      wire_feed, wire_free, wire_read, wire_write)
-from wsengine.errors import EngineError
+from wsengine.errors import ConfigurationError, EngineError
 
 
 class Note(NamedTuple):
@@ -82,6 +82,7 @@ cdef void note_control(void* context, Wire* wire, bint ping, const Parsed* parse
 
 
 cdef void note_pressure(Reader* reader, Wire* wire, bint high) noexcept nogil:
+    """Note that reading pauses or goes on. A "high" that comes too soon is noted later, if it lasts: see patience()."""
     cdef CNote* note
     cdef int64_t now = monotonic_ns()
     if high == reader.high or (high and now - reader.high_ns < PRESSURE_NS):
@@ -200,7 +201,7 @@ cdef void feed_starved(Reader* reader) noexcept nogil:
         if wire.starved:
             wire.starved = False
             reader.starved -= 1
-            wire.control.heard(now)   # silence while we did not listen is not the peer's
+            wire.control.resume(now)
             wire.control.paused.store(0, memory_order_relaxed)
             set_interest(reader, wire, output_waits(wire))
             wire.hot = True
@@ -241,7 +242,7 @@ cdef bint pong_overdue(Control* control, int64_t now) noexcept nogil:
         return False
     if newest - oldest > 15:
         oldest = newest - 15
-    since = max(control.ping_sent_ns[oldest % 16].load(memory_order_relaxed), control.started_ns)
+    since = max(control.ping_sent_ns[oldest % 16].load(memory_order_relaxed), control.resumed_ns.load(memory_order_relaxed))
     return now - since >= control.pong_timeout_ns
 
 
@@ -283,6 +284,10 @@ cdef void take_over(Reader* reader, Command* command) noexcept nogil:
     cdef Wire* wire = <Wire*>command.wire
     wire.next = reader.wires
     reader.wires = wire
+    if reader.stopping:
+        wire_blame(wire, CAUSE_RELEASED, 0, 0, NULL, 0)
+        end(reader, wire)
+        return
     if command.leftover_size and not wire_feed(wire, &reader.intake, command.leftover, command.leftover_size):
         wire_blame(wire, CAUSE_MEMORY, 0, 0, NULL, 0)
         end(reader, wire)
@@ -310,11 +315,13 @@ cdef void discard_all(Reader* reader) noexcept nogil:
         if wire.starved:
             wire.starved = False
             reader.starved -= 1
-            wire.control.heard(monotonic_ns())
+            wire.control.resume(monotonic_ns())
             wire.control.paused.store(0, memory_order_relaxed)
             set_interest(reader, wire, output_waits(wire))
         take_turn(reader, wire)
         wire = next
+    # release: who sees this sees all that was pushed before, and nothing is pushed after
+    reader.discards[0].fetch_add(1, memory_order_release)
 
 
 cdef void obey(Reader* reader, Command* command) noexcept nogil:
@@ -389,13 +396,30 @@ cdef inline void forget_first(Reader* reader) noexcept nogil:
         reader.again[i] = reader.again[i + 1]
 
 
+cdef int patience(Reader* reader) noexcept nogil:
+    """Milliseconds to poll for at the most; below 0: for ever."""
+    cdef Wire* wire = reader.wires
+    cdef int64_t left
+    if reader.again_count:
+        return 0
+    if reader.starved == 0 or reader.high:
+        return -1
+    left = reader.high_ns + PRESSURE_NS - monotonic_ns()
+    if left > 0:
+        return <int>(left // 1000000) + 1
+    while wire != NULL and not wire.starved:
+        wire = wire.next
+    note_pressure(reader, wire, True)
+    return -1
+
+
 cdef void read_loop(Reader* reader) noexcept nogil:
     cdef Readiness events[EVENTS]
     cdef Wire* wire
     cdef int i, n
     cdef bint rang
     while not reader.stopping:
-        n = reader.poller.wait(events, 0 if reader.again_count else -1)
+        n = reader.poller.wait(events, patience(reader))
         rang = False
         for i in range(n):
             wire = <Wire*>events[i].key
@@ -426,7 +450,11 @@ cdef class Receiver:
     def __cinit__(self, Ring ring not None, Parker supervisor not None, Parker timer not None, *, bint loud=False):
         if ring.account.doors >= 64:
             raise EngineError("one pipeline takes at most 64 producers")
+        if ring.c.capacity() < ring.account.c.max_messages():
+            raise ConfigurationError("capacity", ring.c.capacity(), "give the ring at least as many slots as its account "
+                                     f"admits messages, {ring.account.c.max_messages()}")
         self.ring = ring
+        self.owners = {}
         self.supervisor = supervisor
         self.timer = timer
         self.reader = <Reader*>calloc(1, sizeof(Reader))
@@ -437,6 +465,7 @@ cdef class Receiver:
         self.reader.commands = new CommandBox()
         self.reader.notes = new NoteBox()
         self.reader.pending = new atomic[uint32_t](0)
+        self.reader.discards = new atomic[uint32_t](0)
         self.reader.supervisor = supervisor.c
         self.reader.timer = timer.c
         self.reader.door = ring.account.doors
@@ -478,10 +507,14 @@ cdef class Receiver:
         del self.reader.commands
         del self.reader.notes
         del self.reader.pending
+        del self.reader.discards
         free(self.reader)
 
     def run(self) -> None:
-        """Read until `stop`; without the GIL all the while."""
+        """Read until `stop`; without the GIL all the while. Once: EngineError the second time."""
+        if self.running:
+            raise EngineError("this reader runs, or has run, already")
+        self.running = True
         with nogil:
             read_loop(self.reader)
 
@@ -493,7 +526,9 @@ cdef class Receiver:
         command.index = index
         command.epoch = epoch
         command.code = code
-        command.text_size = <uint8_t>min(len(text), 123)
+        if len(text) > 123:                      # a Close has room for so many (RFC 6455 §5.5.1); cut between characters
+            text = text[:123].decode("utf-8", "ignore").encode()
+        command.text_size = <uint8_t>len(text)
         memcpy(command.text, <const char*>text, command.text_size)
         self.reader.commands.push(command)
         self.reader.bell.ring()
@@ -515,6 +550,7 @@ cdef class Receiver:
                 free(command)
                 raise MemoryError()
             memcpy(command.leftover, <const char*>stream.leftover, command.leftover_size)
+        self.owners[id(stream.control_owner)] = stream.control_owner
         command.wire = stream.wire
         stream.wire = NULL
         self.reader.commands.push(command)
@@ -529,8 +565,14 @@ cdef class Receiver:
         self.send_command(ORDER_RELEASE, index, epoch, 0, b"")
 
     def discard(self) -> None:
-        """Deliver nothing more from the connections there are; they go on answering pings."""
+        """Deliver nothing more from the connections there are; they go on answering pings. `quiet` says when it is so."""
+        self.discards += 1
         self.send_command(ORDER_DISCARD, 0, 0, 0, b"")
+
+    @property
+    def quiet(self) -> bool:
+        """Whether every `discard` has been carried out: nothing more is pushed by the connections there were."""
+        return self.reader.discards[0].load(memory_order_acquire) == self.discards
 
     def stop(self) -> None:
         """Let go of all connections and make `run` return."""

@@ -26,7 +26,7 @@ cdef class Parker:
     def wait(self, ready, double timeout) -> None:
         """Wait without the GIL until notified, at most `timeout` seconds; not at all if `ready()` is true."""
         cdef uint32_t seen = self.c.prepare()
-        cdef int64_t ns = <int64_t>(timeout * 1e9)
+        cdef int64_t ns = <int64_t>(min(max(timeout, 0.0), 1e9) * 1e9)
         try:
             skip = bool(ready())
         except BaseException:
@@ -191,18 +191,22 @@ cdef class Ring:
         One thread at a time, and not while a reader pushes. The account is charged but its bound is not looked at.
         """
         cdef Descriptor[256] batch
-        cdef uint32_t n = 0, done = 0
+        cdef uint32_t n = 0, done = 0, pushed
         cdef const uint8_t[::1] view
-        for payload in payloads:
-            view = payload
-            self.fill(&batch[n], view)
-            n += 1
-            if n == 256:
-                done += self.push_batch(batch, n)
-                if done % 256:
-                    return done
-                n = 0
-        return done + self.push_batch(batch, n)
+        try:
+            for payload in payloads:
+                view = payload
+                self.fill(&batch[n], view)
+                n += 1
+                if n == 256:
+                    pushed = self.push_batch(batch, n)
+                    n = 0
+                    done += pushed
+                    if pushed < 256:
+                        return done
+        finally:
+            done += self.push_batch(batch, n)    # also what came before a payload that is no buffer
+        return done
 
     cdef int fill(self, Descriptor* one, const uint8_t[::1] view) except -1:
         cdef size_t size = <size_t>view.shape[0]

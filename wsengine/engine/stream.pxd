@@ -37,6 +37,7 @@ cdef extern from "control.hpp" namespace "wsengine" nogil:
         int64_t started_ns
         atomic[uint32_t] epoch
         atomic[int64_t] heard_ns
+        atomic[int64_t] resumed_ns
         atomic[uint32_t] paused
         atomic[uint32_t] pong_number
         atomic[int64_t] round_trip_ns
@@ -53,6 +54,7 @@ cdef extern from "control.hpp" namespace "wsengine" nogil:
         Outbox outbox
         void begin(uint32_t epoch)
         void end()
+        void resume(int64_t now)
         void heard(int64_t now)
         @staticmethod
         void add(atomic[uint64_t]& count, uint64_t n)

@@ -11,7 +11,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, strlen
 from libcpp cimport bool as cbool
 from libcpp.atomic cimport memory_order_acquire, memory_order_relaxed
-from wsengine.engine.frames cimport (OP_BINARY, OP_CLOSE, OP_PONG, OP_TEXT, STEP_CLOSE, STEP_FAIL, STEP_MESSAGE,
+from wsengine.engine.frames cimport (MAX_CONTROL, OP_BINARY, OP_CLOSE, OP_PONG, OP_TEXT, STEP_CLOSE, STEP_FAIL, STEP_MESSAGE,
                                      STEP_MORE, STEP_PIECE, STEP_PING, STEP_PONG, MaskKeys, Parsed, Step, build,
                                      frame_size, mask_keys_start, next_key, parse, parser_start)
 from wsengine.engine.ring cimport CAccount, CParker, CRing, Descriptor, Slab, SlabPool, monotonic_ns
@@ -186,7 +186,11 @@ cdef bint grow_part(Wire* wire, Intake* intake, uint64_t needed, uint64_t announ
     cdef uint64_t capacity = min(announced, <uint64_t>GROWTH)
     cdef Slab* slab
     cdef uint8_t* data
-    capacity = max(max(capacity, needed), min(wire.part_capacity * 2, announced))
+    # the last frame says how long the message is; before it, doubling keeps many small fragments cheap
+    if wire.parser.fin:
+        capacity = max(max(capacity, needed), min(wire.part_capacity * 2, announced))
+    else:
+        capacity = max(max(capacity, needed), wire.part_capacity * 2)
     if capacity <= intake.pool.slab_bytes() // 4:
         if not room_in_slab(intake, capacity):
             return False
@@ -260,13 +264,14 @@ cdef void queue_pong(Wire* wire, Intake* intake, const Parsed* parsed) noexcept 
     cdef OutFrame* last = wire.control_last
     if wire.write_dead or wire.close_queued:
         return
-    frame = frame_make(&intake.keys, OP_PONG, parsed.payload, parsed.size)
-    if frame == NULL:
-        return
-    if wire.pongs >= PONGS_PENDING and last != NULL and last.opcode == OP_PONG and last.size >= frame.size:
-        memcpy(last.data(), frame.data(), frame.size)
-        last.size = frame.size
-        free(frame)
+    frame = last
+    if wire.pongs < PONGS_PENDING or last == NULL or last.opcode != OP_PONG:
+        frame = OutFrame.make(<uint32_t>frame_size(MAX_CONTROL), OP_PONG)   # room for any, so that it can be replaced
+        if frame == NULL:
+            return
+    build(frame.data(), OP_PONG, True, parsed.payload, parsed.size, next_key(&intake.keys))
+    frame.size = <uint32_t>frame_size(parsed.size)
+    if frame == last:
         return
     wire.pongs += 1
     queue_frame(wire, frame)
@@ -325,8 +330,9 @@ cdef void on_pong(Wire* wire, Intake* intake, const Parsed* parsed) noexcept nog
             number = (number << 8) | parsed.payload[4 + i]
         # acquire: pairs with the timer's release of ping_number after the time of that ping
         newest = wire.control.ping_number.load(memory_order_acquire)
-        if epoch == wire.epoch and number and newest - number < 16:
+        if epoch == wire.epoch and 0 < number <= newest and newest - number < 16:
             trip = intake.now - wire.control.ping_sent_ns[number % 16].load(memory_order_relaxed)
+        if trip >= 0 and number > wire.control.pong_number.load(memory_order_relaxed):
             wire.control.round_trip_ns.store(trip, memory_order_relaxed)
             wire.control.pong_number.store(number, memory_order_relaxed)
     if intake.note_control != NULL:
@@ -425,6 +431,7 @@ cdef bint wire_feed(Wire* wire, Intake* intake, const uint8_t* data, size_t size
     cdef size_t part
     cdef uint8_t* place
     intake.now = monotonic_ns()
+    intake.credit = 0                 # other sources share the account: ask it anew
     while size:
         if not room_in_slab(intake, 1):
             return False
@@ -506,7 +513,7 @@ cdef Reading wire_read(Wire* wire, Intake* intake) noexcept nogil:
     if not parse_rest(wire, intake):
         return READ_FULL
     for i in range(READS):
-        if not wire.discarding and wire.phase == PHASE_OPEN and not intake.account.admits():
+        if not wire.discarding and wire.phase < PHASE_ENDING and not intake.account.admits():
             return READ_FULL
         got = receive(wire, intake, &slab, &place)
         if got <= 0:

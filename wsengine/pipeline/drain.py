@@ -76,11 +76,17 @@ def _wait_until_idle(topology: Topology, deadline: float) -> bool:
     """Wait until nothing is left to claim and nobody holds a chunk; dead processors are the monitor's to replace."""
     pause = 0.0005
     while time.monotonic() < deadline and not topology.hurried:
-        if topology.account.messages == 0 and topology.crew.idle:
+        if _idle(topology):
             return True
         time.sleep(pause)
         pause = min(pause * 2, 0.02)
-    return topology.account.messages == 0 and topology.crew.idle
+    return _idle(topology)
+
+
+def _idle(topology: Topology) -> bool:
+    """Nothing can come any more, and nothing is there; in this order."""
+    return (all(producer.quiet for producer in topology.producers) and topology.account.messages == 0
+            and topology.crew.idle)
 
 
 def _fail_the_rest(topology: Topology) -> int:

@@ -219,6 +219,11 @@ class Producer(ABC):
         """Take no more from outside; what was taken is still handled. Must return at once."""
         self._inbox.close()
 
+    @property
+    def quiet(self) -> bool:
+        """After `drain`: whether nothing more comes into the pipeline from here."""
+        return True
+
     def stop(self, deadline: float) -> None:
         """End, by the monotonic time `deadline` at the latest; everything has been handled."""
         if self._thread is not None and self._thread is not threading.current_thread():

@@ -185,6 +185,10 @@ class WebSocketProducer(Producer):
     def drain(self) -> None:
         self._supervisor.drain()
 
+    @property
+    def quiet(self) -> bool:
+        return self._supervisor.quiet
+
     def stop(self, deadline: float) -> None:
         """Close the connections with 1000, then end the threads."""
         if not self._threads:

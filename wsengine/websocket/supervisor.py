@@ -81,7 +81,7 @@ class Supervisor:
         self._draining = False  # drain sets it
         self._deadline: float | None = None  # stop sets it: when all must have ended
         self._woken = False  # drain and stop set it, the supervisor clears it
-        self._discard_sent = False
+        self._drained = False  # the supervisor has seen that it drains
         self._closing = False
         self._released = False
         self._dialing = 0
@@ -93,6 +93,11 @@ class Supervisor:
         self._draining = True
         self._receiver.discard()
         self._wake()
+
+    @property
+    def quiet(self) -> bool:
+        """After `drain`: nothing more is delivered, and no connection will be made any more."""
+        return self._drained and self._receiver.quiet
 
     def stop(self, deadline: float) -> None:
         """Close all connections and end, by about the monotonic time `deadline`; returns at once."""
@@ -182,7 +187,6 @@ class Supervisor:
         self._timer.wake()
         self._receiver.add(Stream(dialed.sock.fileno(), connection._control, connection.index, connection.epoch,
                                   timing.max_size, dialed.leftover))
-        self._discard_sent = False  # a drain that came meanwhile did not reach this one
 
     def _attempt_failed(self, connection: Connection, error: BaseException) -> None:
         now = time.monotonic()
@@ -237,9 +241,9 @@ class Supervisor:
     # --------------------------------------------------------------------------------------------------------- the end
 
     def _drain_seen(self) -> None:
-        if not self._discard_sent:
-            self._discard_sent = True
-            self._receiver.discard()
+        if not self._drained:
+            self._receiver.discard()  # again: a connection made while `drain` was called has not heard of it
+            self._drained = True
         if self._deadline is None:
             return
         if not self._closing:
