@@ -22,6 +22,26 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--seconds", type=float, default=1.0, help="that each run of a driver measures")
 
 
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """The figures of extra_info, a line for each benchmark: the table above them has only times."""
+    session = getattr(config, "_benchmarksession", None)
+    found = [one for one in getattr(session, "benchmarks", ()) if one.extra_info]
+    if found:
+        terminalreporter.section("figures")
+    for one in found:
+        terminalreporter.write_line(f"{one.name}: " + ", ".join(
+            f"{key}={_shown(value)}" for key, value in one.extra_info.items() if key != "settings"))
+
+
+def _shown(value: object) -> str:
+    """Figures to four digits, whatever they are in."""
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    if isinstance(value, dict):
+        return "(" + ", ".join(f"{key} {_shown(one)}" for key, one in value.items()) + ")"
+    return "[" + ", ".join(map(_shown, value)) + "]" if isinstance(value, list) else str(value)
+
+
 @pytest.fixture
 def seconds(request: pytest.FixtureRequest) -> float:
     """How long a driver measures."""

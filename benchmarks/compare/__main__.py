@@ -7,7 +7,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.compare.peers import PEERS, missing
+from benchmarks.compare.peers import OURS_WITH_ONE, PEERS, missing
 from benchmarks.compare.report import US, lines, summary
 from benchmarks.runs import DriverFailed, drive_feed
 from wsengine.errors import ConfigurationError
@@ -27,7 +27,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--warmup", type=float, default=0.5, help="seconds before them")
     parser.add_argument("--size", type=int, default=128, help="bytes of each payload, at least 96")
     parser.add_argument("--rate", type=float, default=10_000.0, help="messages a second, of latency only")
-    parser.add_argument("--peers", default=",".join(PEERS), help="of " + ", ".join(PEERS))
+    parser.add_argument("--peers", default=",".join(name for name in PEERS if name != OURS_WITH_ONE),
+                        help="of " + ", ".join(PEERS))
     parser.add_argument("--handler", choices=("message", "messages"), default="message", help="of wsengine")
     parser.add_argument("--concurrency", type=positive, default=1, help="processors of wsengine")
     parser.add_argument("--max-demand", type=positive, default=100, help="of wsengine's processors")
@@ -69,10 +70,10 @@ def run(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """One client, once, against a feed of its own."""
     feed = Feed.trades(size=options.size, rate=options.rate if options.command == "latency" else None)
     arguments: list[object] = ["--mode", options.command, "--warmup", options.warmup, "--size", options.size]
-    if name != US:
+    if name not in (US, OURS_WITH_ONE):
         return drive_feed(feed, PEERS[name].driver, *arguments, seconds=options.seconds)
     return drive_feed(feed, "wsengine_client", *arguments, "--handler", options.handler, "--concurrency",
-                      options.concurrency, "--max-demand", options.max_demand, "--spin", options.spin,
+                      options.concurrency if name == US else 1, "--max-demand", options.max_demand, "--spin", options.spin,
                       seconds=options.seconds)
 
 
@@ -90,7 +91,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (DriverFailed, ConfigurationError) as error:
         print(error, file=sys.stderr)
         return 1
-    shown = {key: value for key, value in vars(options).items() if key not in ("command", "json", "peers")}
+    hidden = {"command", "json", "peers"} | ({"rate"} if options.command == "flood" else set())
+    shown = {key: value for key, value in vars(options).items() if key not in hidden}
     found = summary(options.command, shown, rounds)
     print(json.dumps(found, indent=1) if options.json else "\n".join(lines(found)))
     return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import NamedTuple
 
-__all__ = ["PEERS", "Peer", "missing"]
+__all__ = ["OURS_WITH_ONE", "PEERS", "Peer", "missing"]
 
 
 class Peer(NamedTuple):
@@ -15,7 +15,11 @@ class Peer(NamedTuple):
     needs: dict[str, str]
 
 
+#: wsengine with one processor, all else as it is: what --concurrency is compared with.
+OURS_WITH_ONE = "wsengine-x1"
+
 PEERS = {
+    OURS_WITH_ONE: Peer("wsengine_client", {}),
     "picows": Peer("picows_client", {"picows": "picows", "uvloop": "uvloop"}),
     "websockets": Peer("websockets_client", {"websockets": "websockets"}),
     "websocket-client": Peer("websocket_client_client", {"websocket-client": "websocket"}),

@@ -74,7 +74,7 @@ def measure(
         latencies: in ns, in the order of handling; grows meanwhile. Empty where none are taken.
 
     Raises:
-        TimeoutError: no message came within 15 seconds.
+        TimeoutError: no message came within 15 seconds, or none in the time measured.
     """
     deadline = time.monotonic() + PATIENCE
     while not read()[0]:
@@ -86,6 +86,8 @@ def measure(
     before = _sample(read, latencies)
     time.sleep(seconds)
     after = _sample(read, latencies)
+    if after.messages == before.messages:
+        raise TimeoutError(f"no message came in the {seconds} seconds measured; measure longer, or send faster")
     return _difference(before, after, latencies) | {"machine_idle_share": _idle_share(machine, psutil.cpu_times())}
 
 
@@ -129,9 +131,9 @@ def _difference(before: Sample, after: Sample, latencies: Sequence[int]) -> dict
     result: dict[str, Any] = {
         "messages": messages, "bytes": after.size - before.size, "seconds": seconds,
         "messages_per_second": messages / seconds, "bytes_per_second": (after.size - before.size) / seconds,
-        "cpu_seconds": cpu, "cpu_seconds_per_million": cpu * 1e6 / messages if messages else None,
+        "cpu_seconds": cpu, "cpu_seconds_per_million": cpu * 1e6 / messages,
         "cpu_seconds_per_million_by_role": {
-            role: ns / 1e3 / messages for role, ns in roles.items() if ns / 1e9 > 0.001 * seconds} if messages else {},
+            role: ns / 1e3 / messages for role, ns in roles.items() if ns / 1e9 > 0.001 * seconds},
     }
     measured = latencies[before.latencies : after.latencies]
     return result | percentiles(measured) if measured else result

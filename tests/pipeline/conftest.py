@@ -132,7 +132,7 @@ def gate():
 
 
 @pytest.fixture
-def build(no_leaks):
+def build():
     """Make a pipeline of functions that take what the methods take after self; what still runs is stopped at the end."""
     made = []
 
@@ -153,6 +153,11 @@ def build(no_leaks):
     for pipeline in made:
         if pipeline.state in ("running", "stopping"):
             pipeline.stop(0)
+    names = tuple(f"wsengine:{pipeline.name}:" for pipeline in made)
+    deadline = time.monotonic() + 3
+    while left := [one.name for one in threading.enumerate() if one.name.startswith(names)]:
+        assert time.monotonic() < deadline, f"left behind: {left}"
+        time.sleep(0.005)
 
 
 @pytest.fixture
@@ -178,6 +183,11 @@ class Child:
         """The next line of its output."""
         return self.process.stdout.readline().strip()
 
+    def wait_for(self, line):
+        """Read on to this line."""
+        while (given := self.line()) != line:
+            assert given or self.process.poll() is None, f"the script ended without {line!r}: {self.process.stderr.read()}"
+
     def signal(self, number=signal.SIGINT):
         self.process.send_signal(number)
 
@@ -188,7 +198,7 @@ class Child:
 
 
 #: What the scripts begin with.
-PREAMBLE = """
+PREAMBLE = r"""
 import os, signal, sys, threading, time
 from wsengine import Message, Pipeline, Processors, Producer
 
@@ -202,7 +212,7 @@ class Quiet(Producer):
         self.over.set()
 
 def say(*words):
-    print(*words, flush=True)
+    os.write(1, (" ".join(map(str, words)) + "\n").encode())  # one call: lines of two threads stay whole
 
 """
 

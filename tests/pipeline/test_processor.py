@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from wsengine import Failed, Message, Pipeline, Processors
+from wsengine import Failed, Message, Pipeline, Processors, Producer
 
 
 class Odd(BaseException):
@@ -119,7 +119,7 @@ def test_a_message_that_is_marked_failed_is_acknowledged_as_failed_without_a_log
     assert caplog.text == ""
 
 
-def test_a_handler_may_be_a_static_method_a_class_or_any_callable(quiet, book, no_leaks):
+def test_a_handler_may_be_a_static_method_a_class_or_any_callable(quiet, book):
     class Plain(Pipeline):
         @staticmethod
         def handle_message(message):
@@ -130,7 +130,7 @@ def test_a_handler_may_be_a_static_method_a_class_or_any_callable(quiet, book, n
         assert book.wait(1).ok == [("static", 1)]
 
 
-def test_self_is_the_context_that_all_threads_share(quiet, book, no_leaks):
+def test_self_is_the_context_that_all_threads_share(quiet, book):
     class Counting(Pipeline):
         def __init__(self, *args, **options):
             super().__init__(*args, **options)
@@ -176,11 +176,11 @@ def test_prepare_messages_sees_the_chunk_before_the_handler(launch, gate, book):
 
     pipeline = launch(lambda message: order.append(("handle", message.data)) or (gate.wait(5) and None),
                       prepare_messages=prepare, processors=Processors(max_demand=2))
-    pipeline.push_messages(book.message(0))
-    pipeline.push_messages(book.messages([1, 2]))
+    pipeline.push_messages(book.messages([0, 1, 2]))
     gate.set()
     book.wait(3)
-    assert order[0] == ("prepare", [order[1][1]])
+    assert order[0][0] == "prepare"
+    assert order[1] == ("handle", 0)
     assert [data for kind, data in order if kind == "handle"] == [0, 1, 2]
     assert [data for kind, chunk in order if kind == "prepare" for data in chunk] == [0, 1, 2]
 
@@ -355,8 +355,6 @@ def test_a_handle_failed_that_fails_itself_is_logged_and_changes_nothing(launch,
 
 
 def test_a_busy_producer_does_not_starve_another(launch, book, eventually):
-    from wsengine import Producer
-
     class Endless(Producer):
         def __init__(self, data):
             self.data = data

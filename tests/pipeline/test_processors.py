@@ -126,7 +126,7 @@ def test_single_arrivals_rotate_over_idle_processors(launch, book, eventually):
 def test_concurrency_is_the_number_of_handlers_that_run_at_once(launch, book):
     for concurrency in (1, 3):
         together = threading.Barrier(concurrency)
-        pipeline = launch(lambda message: together.wait(5) and None,
+        pipeline = launch(lambda message, together=together: [None, together.wait(5)][0],
                           processors=Processors(concurrency=concurrency, max_demand=1))
         pipeline.push_messages(book.messages(range(concurrency)))
         result = pipeline.stop()

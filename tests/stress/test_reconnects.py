@@ -11,6 +11,7 @@ import random
 import threading
 import time
 
+import psutil
 import pytest
 
 from wsengine import Backoff, Pipeline, Processors, WebSocketProducer
@@ -138,7 +139,6 @@ def test_reconnects_of_several_connections_at_once_leave_each_with_one_socket(se
 
 
 def test_descriptors_and_threads_do_not_grow_with_reconnects():
-    import psutil
     process = psutil.Process()
     scripts = [[steps.accept(), steps.text("x"), steps.cut()]]
     with ScriptedServer(scripts) as server:

@@ -1,0 +1,339 @@
+"""Producers written by users, their inbox and `push_messages`: room, demand, order, and the end."""
+
+from __future__ import annotations
+
+import os
+import resource
+import threading
+import time
+
+import pytest
+
+from wsengine import ConfigurationError, EngineStopped, Message, Processors, Producer
+
+
+class Counting(Producer):
+    """Brings `count` messages, `each` at a time."""
+
+    def __init__(self, book, count, each=1):
+        self.book, self.count, self.each = book, count, each
+        self.stopped_by = None
+
+    def run(self, inbox):
+        for start in range(0, self.count, self.each):
+            try:
+                inbox.push(self.book.messages(range(start, min(start + self.each, self.count))))
+            except EngineStopped as error:
+                self.stopped_by = error
+                raise
+
+
+# ---- the end of a producer
+
+
+def test_a_producer_that_returns_ends_the_pipeline_after_all_is_handled(build, book):
+    result = build(producers=Counting(book, 500, each=7)).run()
+    book.assert_each_once(range(500))
+    assert (result.drained, result.successful, result.failed, result.left, result.error) == (True, 500, 0, 0, None)
+    assert result.threads_alive == ()
+
+
+def test_the_pipeline_goes_on_until_the_last_producer_has_returned(launch, book, gate):
+    class Waiting(Producer):
+        def run(self, inbox):
+            gate.wait(10)
+            inbox.push(book.message("last"))
+
+    pipeline = launch(producers=[Counting(book, 5), Waiting()])
+    book.wait(5)
+    assert pipeline.join(0.2) is None
+    assert pipeline.state == "running"
+    gate.set()
+    assert pipeline.join(5).successful == 6
+    assert pipeline.state == "stopped"
+
+
+@pytest.mark.parametrize("error", [RuntimeError("source is gone"), SystemExit(2)])
+def test_a_producer_that_raises_ends_the_pipeline_with_that_error(build, book, error, quiet):
+    class Raising(Producer):
+        def run(self, inbox):
+            inbox.push(book.messages(range(10)))
+            raise error
+
+    result = build(producers=[quiet(), Raising()]).run()
+    assert result.error is error
+    assert result.drained
+    assert sorted(book.ok) == list(range(10))
+
+
+def test_a_stop_ends_a_producer_that_pushes_without_end(launch, book):
+    producer = Counting(book, 10**9)
+    pipeline = launch(producers=producer)
+    book.wait(100)
+    result = pipeline.stop()
+    assert isinstance(producer.stopped_by, EngineStopped)
+    assert result.error is None
+    assert result.drained
+    book.assert_each_once(range(result.successful))
+
+
+def test_a_producer_that_stops_its_pipeline_does_not_wait_for_itself(build, book, eventually):
+    class Stopping(Producer):
+        def run(self, inbox):
+            inbox.push(book.message(1))
+            begun = time.monotonic()
+            self.pipeline.stop()
+            self.took = time.monotonic() - begun
+
+    producer = Stopping()
+    producer.pipeline = pipeline = build(producers=producer, shutdown_timeout=3.0)
+    result = pipeline.start().join(8)
+    eventually(lambda: hasattr(producer, "took"))
+    assert producer.took < 1
+    assert result.drained
+
+
+# ---- room
+
+
+def full(launch, book, gate, **options):
+    """A pipeline of 8 whose handler waits for permits; it is full: one in hand, seven in the inbox."""
+    permits = threading.Semaphore(0)
+
+    def handle_message(message):
+        while not permits.acquire(timeout=0.01):
+            if gate.is_set():
+                return
+
+    pipeline = launch(handle_message, max_queue=8, processors=Processors(max_demand=1), **options)
+    assert pipeline.push_messages(book.messages(range(8)), timeout=5) == 8
+    return pipeline, permits
+
+
+def test_push_blocks_at_max_queue_and_goes_on_at_half(launch, book, gate, eventually):
+    pipeline, permits = full(launch, book, gate)
+    put = []
+    pusher = threading.Thread(target=lambda: put.append(pipeline.push_messages(book.messages(range(8, 12)))))
+    pusher.start()
+    for done in range(1, 4):
+        permits.release()
+        book.wait(done)
+        time.sleep(0.03)
+        assert pipeline.stats().held_messages == 8 - done
+        assert put == []
+    permits.release()
+    eventually(lambda: put == [4])
+    pusher.join()
+    assert pipeline.stats().held_messages == 8
+    gate.set()
+    book.wait(12)
+    assert book.ok == list(range(12))
+
+
+def test_push_puts_in_what_fits_before_the_time_out(launch, book, gate):
+    pipeline, _ = full(launch, book, gate)
+    begun = time.monotonic()
+    assert pipeline.push_messages(book.messages(["more"]), timeout=0.1) == 0
+    assert 0.09 <= time.monotonic() - begun < 2
+    assert pipeline.push_messages(book.message("now"), timeout=0) == 0
+    gate.set()
+    book.wait(8)
+    assert pipeline.push_messages(book.message("later"), timeout=5) == 1
+
+
+def test_push_keeps_its_time_out_while_another_one_waits_for_room(launch, book, gate, eventually):
+    pipeline, _ = full(launch, book, gate)
+    waiting = threading.Thread(target=pipeline.push_messages, args=(book.message("patient"),))
+    waiting.start()
+    time.sleep(0.05)
+    took = []
+
+    def push():
+        begun = time.monotonic()
+        pipeline.push_messages(book.message("hurried"), timeout=0.1)
+        took.append(time.monotonic() - begun)
+
+    second = threading.Thread(target=push)
+    second.start()
+    second.join(1.5)
+    gate.set()
+    waiting.join(5)
+    second.join(5)
+    assert took[0] < 1
+
+
+def test_push_waits_for_room_in_a_process_with_more_than_a_thousand_open_files(launch, book, gate):
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    files = []
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, before[1]), before[1]))
+        source = os.open(os.devnull, os.O_RDONLY)
+        files = [source, *(os.dup(source) for _ in range(1100))]
+        pipeline, _ = full(launch, book, gate)
+        assert pipeline.push_messages(book.message("more"), timeout=0.05) == 0
+        gate.set()
+        assert pipeline.stop().drained
+    finally:
+        for one in files:
+            os.close(one)
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_a_stop_wakes_whoever_waits_for_room(launch, book, gate):
+    pipeline, _ = full(launch, book, gate)
+    errors = []
+
+    def push():
+        try:
+            pipeline.push_messages(book.messages(range(100, 200)))
+        except EngineStopped as error:
+            errors.append(error)
+
+    pusher = threading.Thread(target=push)
+    pusher.start()
+    time.sleep(0.05)
+    pipeline.request_stop()
+    pusher.join(5)
+    assert len(errors) == 1
+    gate.set()
+    assert pipeline.join(5).drained
+    book.assert_each_once(range(8))
+
+
+def test_what_is_no_message_is_refused_and_nothing_is_put_in(launch, book):
+    pipeline = launch()
+    with pytest.raises(ConfigurationError, match="give Message objects") as caught:
+        pipeline.push_messages([book.message(1), b"raw", book.message(2)])
+    assert caught.value.value == b"raw"
+    assert pipeline.stop().successful == 0
+
+
+def test_push_takes_any_iterable_and_one_message(launch, book):
+    pipeline = launch()
+    assert pipeline.push_messages(book.message(0)) == 1
+    assert pipeline.push_messages(book.message(i) for i in range(1, 4)) == 3
+    assert pipeline.push_messages([]) == 0
+    pipeline.stop()
+    assert book.ok == [0, 1, 2, 3]
+
+
+def test_push_raises_before_the_start_and_after_the_stop(build, book):
+    pipeline = build()
+    with pytest.raises(EngineStopped, match="is new"):
+        pipeline.push_messages(book.message(1))
+    pipeline.start()
+    inbox = pipeline._topology.inbox
+    pipeline.stop()
+    with pytest.raises(EngineStopped, match="is stopped"):
+        pipeline.push_messages(book.message(1))
+    with pytest.raises(EngineStopped, match="takes no more"):
+        inbox.push(book.message(1))
+    assert inbox.closed
+    assert book.total == 0
+
+
+def test_pushes_of_several_threads_arrive_whole_and_in_order(launch):
+    seen = []
+    pipeline = launch(lambda message: seen.append(message.data), max_queue=16)
+    threads = [threading.Thread(target=lambda n=n: [pipeline.push_messages([Message((n, i)), Message((n, i + 1))])
+                                                    for i in range(0, 200, 2)]) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    pipeline.stop()
+    assert len(seen) == 800
+    for n in range(4):
+        assert [i for m, i in seen if m == n] == list(range(200))
+    assert all(seen[k + 1] == (seen[k][0], seen[k][1] + 1) for k in range(0, 800, 2))
+
+
+def test_every_message_that_push_took_is_acknowledged_though_a_stop_comes_between(build, new_book):
+    for _ in range(25):
+        book, taken = new_book(), []
+        pipeline = build(processors=Processors(concurrency=2)).start()
+
+        def push(pipeline=pipeline, book=book, taken=taken):
+            number = 0
+            while True:
+                try:
+                    pipeline.push_messages(book.message((threading.get_ident(), number)))
+                except EngineStopped:
+                    return
+                taken.append((threading.get_ident(), number))
+                number += 1
+
+        pushers = [threading.Thread(target=push) for _ in range(2)]
+        for pusher in pushers:
+            pusher.start()
+        time.sleep(0.01)
+        result = pipeline.stop()
+        for pusher in pushers:
+            pusher.join()
+        assert result.drained
+        book.assert_each_once(taken)
+
+
+# ---- demand
+
+
+def test_wait_demand_tells_what_the_processors_ask_for(launch, book, gate, eventually):
+    asked = []
+
+    class Polite(Producer):
+        def run(self, inbox):
+            for start in (0, 100):
+                asked.append(inbox.wait_demand(5))
+                inbox.push(book.messages(range(start, start + asked[-1])))
+            gate.wait(10)
+
+    begun = threading.Event()
+
+    def handle_message(message):
+        begun.set()
+        time.sleep(0.05)
+
+    launch(handle_message, producers=Polite(), processors=Processors(concurrency=2, max_demand=5))
+    eventually(lambda: len(asked) == 2)
+    assert asked[0] == 10
+    assert 1 <= asked[1] <= 10
+
+
+def test_wait_demand_waits_while_the_processors_have_enough(launch, book, gate):
+    permits, asked = threading.Semaphore(0), []
+
+    class Polite(Producer):
+        def run(self, inbox):
+            inbox.push(book.messages(range(2)))
+            asked.append(inbox.wait_demand(0.1))
+            permits.release()
+            asked.append(inbox.wait_demand(5))
+
+    def handle_message(message):
+        while not permits.acquire(timeout=0.01):
+            if gate.is_set():
+                return
+
+    pipeline = launch(handle_message, producers=Polite(), processors=Processors(max_demand=1))
+    book.wait(1)
+    assert asked[0] == 0
+    gate.set()
+    assert pipeline.join(5).drained
+    assert asked[1] == 1
+
+
+def test_wait_demand_is_ended_by_a_stop(launch, gate):
+    answers = []
+
+    class Polite(Producer):
+        def run(self, inbox):
+            inbox.push(Message(0))
+            answers.append(inbox.wait_demand())
+
+    pipeline = launch(lambda message: gate.wait(5) and None, producers=Polite(), processors=Processors(max_demand=1))
+    time.sleep(0.1)
+    pipeline.request_stop()
+    time.sleep(0.1)
+    gate.set()
+    assert pipeline.join(5).drained
+    assert answers == [0]

@@ -1,0 +1,271 @@
+"""The supervisor through a pipeline and real servers: one attempt at a time, one owner of a connection, an orderly end."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import threading
+import time
+
+import pytest
+
+from wsengine import (
+    Backoff,
+    ConfigurationError,
+    ConnectionClosedError,
+    ConnectionClosedOK,
+    PayloadTooBig,
+    Pipeline,
+    ProtocolError,
+    RetriesExhausted,
+    WebSocketProducer,
+    telemetry,
+)
+from wsengine.engine.receiver import Note
+from wsengine.testing import Feed, ScriptedServer, capture, steps
+from wsengine.websocket.supervisor import outcome
+
+ID = "supervisor"
+SUCCESS, FAILURE, DISCONNECTED, STATUS = EVENTS = tuple(
+    telemetry.connection_event(ID, name) for name in ("success", "failure", "disconnected", "status"))
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(no_leaks, caplog):
+    """A stopped pipeline is a cycle of objects, which tracebacks in log records keep; collect it before counting."""
+    yield
+    caplog.get_records("call").clear()
+    gc.collect()
+
+
+class Collector(Pipeline):
+    """Keeps (index, epoch, data) of each message."""
+
+    def __init__(self, producers, **options):
+        super().__init__(producers, **options)
+        self.received = []
+        self.arrival = threading.Condition()
+
+    def handle_messages(self, messages):
+        with self.arrival:
+            self.received += [(one.connection_index, one.epoch, one.data) for one in messages]
+            self.arrival.notify_all()
+
+    def wait(self, count, timeout=10):
+        with self.arrival:
+            assert self.arrival.wait_for(lambda: len(self.received) >= count, timeout), len(self.received)
+
+
+def producer(url, **options):
+    return WebSocketProducer(url, **{"telemetry_id": ID, "retry": Backoff(0.02, factor=1, jitter="none"), **options})
+
+
+# ------------------------------------------------------------------------------------------------- what a note comes to
+
+
+def note(cause, code=0, error=0, text=b"", detail=0):
+    return Note("ended", 0, 1, cause, code, error, text, detail, 0.0)
+
+
+@pytest.mark.parametrize(("given", "event", "kind", "shown"), [
+    (note("closed", 1000), "disconnected", ConnectionClosedOK, "connection closed with 1000"),
+    (note("closed", 1012, text=b"restart"), "disconnected", ConnectionClosedError, "connection closed with 1012 (restart)"),
+    (note("failed", 1002, text=b"reserved opcode"), "failure", ProtocolError, "reserved opcode (closed with 1002)"),
+    (note("failed", 1009, detail=70), "failure", PayloadTooBig, "a message of at least 70 bytes is over max_size=64"),
+    (note("eof"), "disconnected", ConnectionClosedError, "connection closed with 1006"),
+    (note("error", error=errno.ECONNRESET), "disconnected", ConnectionResetError, "Connection reset by peer"),
+    (note("idle"), "timeout", TimeoutError, "nothing was received for ws_timeout"),
+    (note("pong"), "timeout", TimeoutError, "keepalive ping timeout"),
+    (note("memory"), "failure", MemoryError, "no memory"),
+], ids=lambda one: one.cause if isinstance(one, Note) else "")
+def test_each_cause_of_an_end_has_its_event_and_its_error(given, event, kind, shown):
+    name, error = outcome(given, 64)
+    assert name == event
+    assert type(error) is kind
+    assert shown in str(error)
+
+
+# ------------------------------------------------------------------------------------------------------------ attempts
+
+
+def test_a_server_that_accepts_and_drops_is_met_with_growing_delays_and_uses_up_the_budget():
+    with ScriptedServer([[steps.accept(), steps.text("x"), steps.cut()]]) as server, capture(*EVENTS) as seen:
+        pipeline = Collector(producer(server.url, retry=Backoff(0.02, factor=2, jitter="none", max_retries=3)))
+        pipeline.start()
+        result = pipeline.join(10)
+        assert [one.measurements["delay"] for one in seen.of(DISCONNECTED)] == [0.02, 0.04, 0.08, None]
+        assert [one.measurements["attempt"] for one in seen.of(SUCCESS)] == [1, 2, 3, 4]
+        assert [one.measurements["value"] for one in seen.of(STATUS)] == [1, 0] * 4
+        assert isinstance(result.error, RetriesExhausted)
+        assert result.error.attempts == 4
+        assert isinstance(result.error.last, ConnectionClosedError)
+        assert pipeline.received == [(0, epoch, b"x") for epoch in range(1, 5)]
+
+
+def test_failures_are_forgotten_after_a_stable_time():
+    scripts = [[steps.respond(500)], [steps.respond(500)], [steps.accept(), steps.wait(0.3), steps.cut()],
+               [steps.accept(), steps.serve()]]
+    retry = Backoff(0.02, factor=2, jitter="none", stable_after=0.15)
+    with ScriptedServer(scripts) as server, capture(*EVENTS) as seen, Collector(producer(server.url, retry=retry)):
+        seen.wait(SUCCESS, 2)
+        assert [one.measurements["delay"] for one in seen.of(FAILURE)] == [0.02, 0.04]
+        assert [one.measurements["delay"] for one in seen.of(DISCONNECTED)] == [0.02]
+
+
+def test_a_retry_callable_gets_the_state_and_has_the_last_word():
+    states = []
+
+    def retry(state):
+        states.append((state.attempt, state.failures, type(state.last_error).__name__))
+        return 0.01 if len(states) < 3 else None
+
+    with ScriptedServer([[steps.respond(503)]]) as server:
+        pipeline = Collector(producer(server.url, retry=retry))
+        pipeline.start()
+        result = pipeline.join(10)
+    assert states == [(2, 1, "InvalidStatus"), (3, 2, "InvalidStatus"), (4, 3, "InvalidStatus")]
+    assert isinstance(result.error, RetriesExhausted)
+
+
+@pytest.mark.parametrize("kind", ["raises", "answers wrongly"])
+@pytest.mark.parametrize("when", ["an attempt failed", "a connection was lost"])
+def test_a_retry_callable_that_fails_gives_up_visibly_and_tells_the_failure_as_well(kind, when):
+    def retry(state):
+        if kind == "raises":
+            raise LookupError("no such delay")
+        return "soon"
+
+    script = [steps.respond(503)] if when == "an attempt failed" else [steps.accept(), steps.cut()]
+    with ScriptedServer([script]) as server, capture(*EVENTS) as seen:
+        pipeline = Collector(producer(server.url, retry=retry), shutdown_timeout=2)
+        pipeline.start()
+        result = pipeline.join(10)
+        assert result is not None
+        error = result.error.last if isinstance(result.error, RetriesExhausted) else result.error
+        assert isinstance(error, ConfigurationError)
+        assert error.path == "retry"
+        assert result.threads_alive == ()
+        assert result.drained
+        names = [one.event[2] for one in seen.events]
+    assert names == (["failure"] if when == "an attempt failed" else ["success", "status", "disconnected", "status"])
+
+
+def test_one_connection_that_gave_up_does_not_end_the_others():
+    scripts = [[steps.respond(503)], [steps.accept(), *[step for _ in range(40) for step in
+                                                        (steps.text("on"), steps.serve(0.05))]]]
+    with ScriptedServer(scripts) as server, capture(*EVENTS) as seen:
+        with Collector(producer(server.url, concurrency=2, retry=Backoff(0.01, max_retries=0))) as pipeline:
+            seen.wait(FAILURE)
+            seen.wait(SUCCESS)
+            pipeline.wait(3)
+            assert pipeline.state == "running"
+            assert sorted(one.state for one in pipeline._producers[0].connections) == ["ready", "stopped"]
+
+
+def test_many_connections_that_are_refused_are_each_tried_and_given_up():
+    with ScriptedServer([[steps.respond(503)]]) as server, capture(*EVENTS) as seen:
+        pipeline = Collector(producer(server.url, concurrency=20, retry=Backoff(0.01, max_retries=1)))
+        pipeline.start()
+        result = pipeline.join(10)
+        assert isinstance(result.error, RetriesExhausted)
+        assert len(seen.of(FAILURE)) == 40
+        assert len(server.connections) == 40
+        assert server.most_live <= 8  # as many as there are dialers
+
+
+# ------------------------------------------------------------------------------------------------------------- slow hooks
+
+
+def test_a_slow_telemetry_hook_delays_reconnects_and_nothing_else():
+    """Connection 0 or 1 is lost; while the hook sleeps, the other one goes on, and its pings are answered."""
+    event = telemetry.connection_event(ID, "disconnected")
+    entered, gate = threading.Event(), threading.Event()
+
+    def slow(*_):
+        entered.set()
+        gate.wait(5)
+
+    stream = [step for _ in range(60) for step in (steps.text("on"), steps.ping(b"?"), steps.serve(0.03))]
+    scripts = [[steps.accept(), steps.wait(0.1), steps.cut()], [steps.accept(), *stream]]
+    telemetry.attach("slow", event, slow)
+    try:
+        with ScriptedServer(scripts) as server, Collector(producer(server.url, concurrency=2)) as pipeline:
+            try:
+                assert entered.wait(5)
+                before, connections = len(pipeline.received), len(server.connections)
+                pongs = len(server.connections[1].frames)
+                time.sleep(0.4)
+                assert len(server.connections) == connections == 2
+                assert len(pipeline.received) >= before + 5
+                assert len(server.connections[1].frames) >= pongs + 5
+            finally:
+                gate.set()
+            server.wait_connections(3)
+    finally:
+        telemetry.detach("slow")
+
+
+def test_a_telemetry_hook_that_raises_is_detached_and_the_connection_goes_on(caplog):
+    calls = []
+
+    def broken(*_):
+        calls.append(1)
+        raise RuntimeError("hook")
+
+    telemetry.attach("broken", SUCCESS, broken)
+    try:
+        with Feed.trades(count=5) as feed, Collector(producer(feed.url)) as pipeline:
+            pipeline.wait(5)
+            feed.cut()
+            deadline = time.monotonic() + 5
+            while len(feed.log().connections) < 2 and time.monotonic() < deadline:
+                time.sleep(0.01)
+            assert len(feed.log().connections) == 2
+    finally:
+        if any(one.handler_id == "broken" for one in telemetry.list_handlers()):
+            telemetry.detach("broken")
+    assert calls == [1]
+
+
+# ---------------------------------------------------------------------------------------------------------------- the end
+
+
+def test_a_stop_closes_with_1000_and_waits_for_the_answer():
+    with ScriptedServer([[steps.accept(), steps.serve()]]) as server, capture(*EVENTS) as seen:
+        with Collector(producer(server.url)) as pipeline:
+            seen.wait(SUCCESS)
+            result = pipeline.stop()
+            connection = pipeline._producers[0].connections[0]
+            assert (connection.state, connection.close_code) == ("stopped", 1000)
+        [record] = server.wait_ended(1)
+    assert record.ended == "closed by client"
+    assert result.drained
+    assert result.seconds < 2
+
+
+def test_a_peer_that_does_not_answer_the_close_delays_the_stop_by_close_timeout_and_no_more():
+    with ScriptedServer([[steps.accept(), steps.read_until_close(), steps.stall()]]) as server, capture(*EVENTS) as seen:
+        with Collector(producer(server.url, close_timeout=0.3)) as pipeline:
+            seen.wait(SUCCESS)
+            result = pipeline.stop()
+    assert 0.25 <= result.seconds < 1.5
+    assert result.threads_alive == ()
+    assert [one.measurements["value"] for one in seen.of(STATUS)] == [1, 0]
+
+
+def test_a_stop_does_not_wait_longer_than_its_own_time_for_a_close():
+    with ScriptedServer([[steps.accept(), steps.stall()]]) as server, capture(*EVENTS) as seen:
+        with Collector(producer(server.url, close_timeout=30)) as pipeline:
+            seen.wait(SUCCESS)
+            result = pipeline.stop(0.3)
+    assert result.seconds < 2
+    assert result.threads_alive == ()
+
+
+def test_a_pipeline_can_be_started_again_and_connects_anew():
+    with Feed.trades(count=10, resume=False) as feed:
+        pipeline = Collector(producer(feed.url))
+        for round_ in (1, 2, 3):
+            with pipeline:
+                pipeline.wait(10 * round_)
+        assert [one.close_code for one in feed.log().connections] == [1000] * 3
