@@ -26,6 +26,7 @@ cdef class Message:
     cdef Details details              # None until one of them is asked for
     cdef object verdict               # None: ok; else a Failed
     cdef object holder                # the chunk that will acknowledge it; None once that has happened
+    cdef bint acked                   # acknowledged; under the chunk's lock
     cdef uint32_t charged             # bytes that the pipeline's account holds for it
     cdef void set_verdict(self, object failed) noexcept
     cdef Details detailed(self)

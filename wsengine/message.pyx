@@ -196,11 +196,13 @@ cdef class Message:
 
         Nothing happens if it has been acknowledged already. In a pipeline, errors of the acknowledger are logged.
         """
+        if self.acked:
+            return
         if self.holder is not None:
             self.holder.ack_now(self)
         elif self.acknowledger is not None:
             acknowledger, ref, _ = self.acknowledger
-            self.details.acknowledger = None
+            self.acked = True
             acknowledger.ack(ref, [] if self.failed else [self], [self] if self.failed else [])
 
     def configure_ack(self, **options) -> None:

@@ -26,8 +26,10 @@ class Poller {
 
 #ifdef __linux__
   Poller() : fd_(epoll_create1(EPOLL_CLOEXEC)) {}
-  ~Poller() {
+  ~Poller() { shut(); }
+  void shut() {
     if (fd_ >= 0) ::close(fd_);
+    fd_ = -1;
   }
   bool valid() const { return fd_ >= 0; }
   bool add(int fd, void* key, bool read, bool write) { return control(EPOLL_CTL_ADD, fd, key, read, write); }
@@ -53,6 +55,7 @@ class Poller {
   }
   int fd_;
 #else
+  void shut() {}
   bool valid() const { return true; }
   bool add(int fd, void* key, bool read, bool write) {
     fds_.push_back({fd, events(read, write), 0});

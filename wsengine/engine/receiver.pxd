@@ -70,6 +70,7 @@ cdef extern from "poller.hpp" namespace "wsengine" nogil:
     cppclass Poller:
         Poller() except +
         cbool valid()
+        void shut()
         cbool add(int fd, void* key, cbool read, cbool write)
         cbool modify(int fd, void* key, cbool read, cbool write)
         void remove(int fd)

@@ -578,6 +578,12 @@ cdef class Receiver:
         """Let go of all connections and make `run` return."""
         self.send_command(ORDER_STOP, 0, 0, 0, b"")
 
+    def dispose(self) -> None:
+        """Give the descriptors back; after `run` has returned."""
+        self.ring.account.c.set_door(self.reader.door, NULL)
+        self.reader.poller.shut()
+        self.reader.bell.wire().shut()
+
     @property
     def noted(self) -> bool:
         """Whether `notes` would return something."""

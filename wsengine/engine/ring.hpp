@@ -333,11 +333,13 @@ class BellWire {  // eventfd where there is one, a pipe elsewhere
     write_ = ends[1];
 #endif
   }
-  ~BellWire() {
+  ~BellWire() { shut(); }
+  int fd() const { return read_; }
+  void shut() {  // nobody waits any more; a late raise() finds no descriptor, which is what it should find
     if (read_ >= 0) ::close(read_);
     if (write_ >= 0 && write_ != read_) ::close(write_);
+    read_ = write_ = -1;
   }
-  int fd() const { return read_; }
   void raise() {
     std::uint64_t one = 1;
     while (::write(write_, &one, sizeof one) < 0 && errno == EINTR) {}

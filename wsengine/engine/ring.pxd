@@ -28,6 +28,7 @@ cdef extern from "ring.hpp" namespace "wsengine" nogil:
 
     cppclass BellWire:
         int fd()
+        void shut()
 
     cppclass CAccount "wsengine::Account":
         CAccount(uint64_t max_messages, uint64_t max_bytes) except +

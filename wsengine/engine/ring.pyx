@@ -136,6 +136,11 @@ cdef class Door:
         """Wake whoever waits, for another reason."""
         self.bell.ring()
 
+    def close(self) -> None:
+        """Give the descriptor back; nobody waits here any more."""
+        self.account.c.set_door(self.number, NULL)
+        self.bell.wire().shut()
+
     def answer(self) -> None:
         """Take note of a ring, before looking for room."""
         self.bell.answer()

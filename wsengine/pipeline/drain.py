@@ -57,16 +57,19 @@ def stop(topology: Topology, timeout: float, error: BaseException | None) -> Sto
         producer.drain()
     drained = _wait_until_idle(topology, deadline)
     topology.crew.end()
-    left = 0 if drained else _fail_the_rest(topology)
+    done, broken, left = (0, 0, 0) if drained else _fail_the_rest(topology)
     patience = min(deadline, started) if topology.hurried or not drained else deadline
     for seat in topology.seats:
         seat.thread.join(max(patience - time.monotonic(), GRACE / len(topology.seats)))
     closing = time.monotonic() + GRACE if topology.hurried else max(deadline, time.monotonic() + GRACE)
     for producer in topology.producers:
         producer.stop(closing)
+    topology.inbox.release()
+    for producer in topology.producers:
+        producer.release()
     successful, failed = topology.totals()
     return StopResult(
-        drained=drained and left == 0, successful=successful, failed=failed + left, left=left,
+        drained=drained and left == 0, successful=successful + done, failed=failed + broken + left, left=left,
         discarded=sum(producer.discarded for producer in topology.producers),
         threads_alive=tuple(topology.threads_alive()), seconds=time.monotonic() - started, error=error,
     )
@@ -89,12 +92,14 @@ def _idle(topology: Topology) -> bool:
             and topology.crew.idle)
 
 
-def _fail_the_rest(topology: Topology) -> int:
-    """At the deadline: fail what the processors still hold, and what nobody has claimed."""
+def _fail_the_rest(topology: Topology) -> tuple[int, int, int]:
+    """At the deadline: acknowledge what the processors still hold, and what nobody has claimed; see Chunk.take_over."""
+    topology.crew.close()
     sweeper = Processor(topology.crew, len(topology.seats))
-    left = sum(seat.processor.take_over(STOPPED) for seat in topology.seats)
+    taken = [seat.processor.take_over(STOPPED) for seat in topology.seats]
     unclaimed = sweeper.fail_rest(STOPPED)
-    return left + unclaimed
+    taken += [seat.processor.take_over(STOPPED) for seat in topology.seats]  # claimed just before the crew was closed
+    return sum(one[0] for one in taken), sum(one[1] for one in taken), sum(one[2] for one in taken) + unclaimed
 
 
 def hurry(topology: Topology) -> None:

@@ -52,6 +52,16 @@ RENAMED = {
 OPTIONS = ("processors", "name", "max_queue", "max_queue_bytes", "overflow", "shutdown_timeout")
 
 
+def _forget_in_child() -> None:
+    """After a fork the parent's pipelines do not run here, and their names are free."""
+    global _registry
+    _registry = threading.Lock()
+    _running.clear()
+
+
+os.register_at_fork(after_in_child=_forget_in_child)
+
+
 def all_running() -> list[str]:
     """Names of the pipelines of this process that are running or stopping. Thread-safe."""
     with _registry:
@@ -149,7 +159,11 @@ class Pipeline:
         at_exit(self)
         assert self._topology is not None
         assert self._monitor is not None
-        self._topology.start()
+        try:
+            self._topology.start()
+        except BaseException:
+            self._carry_out_stop()
+            raise
         self._monitor.start()
         if telemetry.listening(telemetry.TOPOLOGY_INIT):
             telemetry.execute(telemetry.TOPOLOGY_INIT,

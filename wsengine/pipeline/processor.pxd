@@ -38,6 +38,7 @@ cdef class Crew:
     cdef readonly int64_t spin_ns
     cdef atomic[int]* busy           # processors with a chunk; each its own plus and minus
     cdef atomic[int]* ending         # 1: leave once there is nothing to claim; drain stores release, processors acquire
+    cdef atomic[int]* closed         # 1: claim nothing more; drain stores release, processors acquire
     cdef atomic[int]* askers         # threads that wait for demand; they plus and minus
     cdef object handler, chunk_handler, prepare, on_failed   # callbacks, None where there is none
     cdef object acknowledge, log_failure
@@ -64,12 +65,14 @@ cdef class Processor:
     cdef readonly int64_t since_ns   # when the chunk in hand was claimed, 0: none; its thread
     cdef uint32_t usual              # bytes a message, by the last claim; its thread
     cdef list kept                   # messages of the chunk before, to be used again; its thread
+    cdef object span                 # telemetry's mark of it; its thread
     cdef list watched                # the chunk in hand, while telemetry wants to see it afterwards; its thread
     cdef int turn                    # source to look at first; its thread
     cdef Descriptor batch[CHUNK]     # its thread
 
     cdef void park(self, uint32_t seen) noexcept nogil
     cdef Py_ssize_t claim(self)
+    cdef Py_ssize_t claim_inbox(self, object inbox)
     cdef Py_ssize_t demand(self, uint64_t ready)
     cdef Py_ssize_t claim_ring(self, Ring ring, object origin, object transformer)
     cdef materialise(self, uint32_t n, object origin, Chunk chunk)

@@ -28,6 +28,7 @@ cdef extern from "Python.h":
 
 cdef extern from *:
     """
+    #define plain(object, type) (Py_TYPE((PyObject*)(object)) == (PyTypeObject*)(type))  /* and of no subclass */
     #define prefetch(address) __builtin_prefetch(address)
     /* Whether a reference count of one means that nobody else has the object. Without the GIL counts are split. */
     #ifdef Py_GIL_DISABLED
@@ -39,6 +40,7 @@ cdef extern from *:
     #endif
     """
     void prefetch(const void* address) nogil
+    bint plain(PyObject* o, object type)
     bint unique_references()
     Py_ssize_t ws_refcnt(PyObject* o)
 
@@ -90,12 +92,14 @@ cdef class Crew:
         self.log_failure = log_failure
         self.busy = new atomic[int](0)
         self.ending = new atomic[int](0)
+        self.closed = new atomic[int](0)
         self.askers = new atomic[int](0)
 
     def __dealloc__(self):
         del self.askers
         del self.busy
         del self.ending
+        del self.closed
 
     def add_ring(self, Ring ring not None, origin, transformer=None) -> None:
         """Add a slab ring as a source; `origin` knows its connections. Before the processors start."""
@@ -135,6 +139,11 @@ cdef class Crew:
         """Somebody begins (1) or ends (-1) to wait for demand, and wants to hear of acknowledgements."""
         self.askers.fetch_add(change, memory_order_release)
 
+    def close(self) -> None:
+        """Have the processors claim nothing more: the deadline has come."""
+        self.closed.store(1, memory_order_release)  # pairs with the acquire in Processor.run
+        self.parker.c.notify_all()
+
     def end(self) -> None:
         """Have the processors leave once there is nothing to claim."""
         self.ending.store(1, memory_order_release)  # pairs with the acquire in Processor.run
@@ -155,28 +164,38 @@ cdef class Chunk:
             if self.state != CHUNK_OPEN or message.holder is not self:
                 return
             message.holder = None
+            message.acked = True
             self.left -= 1
             self.size -= message.charged
         self.crew.acknowledge([message])
         self.crew.account.c.release(1, message.charged)
 
-    def take_over(self, reason) -> int:
+    def take_over(self, reason) -> tuple:
         """Acknowledge in the place of a processor that is dead or stuck: messages that its handler is done with by
-        their status, the others as failed with `reason`. Returns how many were failed; 0 if it was settled before."""
+        their status, the others as failed with `reason`.
+
+        Returns:
+            How many it acknowledged: successful, failed by their own status, and failed here. Zeros if it was settled.
+        """
         cdef Message message
         cdef list left
         cdef Py_ssize_t at
         cdef uint64_t size = 0
-        cdef int failed = 0
+        cdef int successful = 0, failed = 0, late = 0
         with self.lock:
             if self.state != CHUNK_OPEN:
-                return 0
+                return 0, 0, 0
             self.state = CHUNK_TAKEN
             left = [(at, entry) for at, entry in enumerate(self.messages) if (<Message>entry).holder is self]
         for at, entry in left:
             message = entry
-            if at >= self.progress:
+            message.acked = True
+            if at >= self.progress and message.verdict is None:
                 message.set_verdict(Failed(reason))
+                late += 1
+            elif message.verdict is None:
+                successful += 1
+            else:
                 failed += 1
             size += message.charged
         messages = [entry for _, entry in left]
@@ -184,7 +203,7 @@ cdef class Chunk:
         for message in messages:
             message.holder = None
         self.crew.account.c.release(len(messages), size)
-        return failed
+        return successful, failed, late
 
 
 cdef class Processor:
@@ -203,6 +222,8 @@ cdef class Processor:
         cdef uint32_t seen
         while True:
             crew.parker.c.arrive()
+            if crew.closed.load(memory_order_acquire):
+                return
             if self.claim():
                 if crew.ready():
                     crew.parker.c.notify()       # the chain: one more, before the handler runs
@@ -230,10 +251,10 @@ cdef class Processor:
                     return
         self.crew.parker.c.wait(seen, SLICE_NS)
 
-    def take_over(self, reason) -> int:
-        """Acknowledge what this processor has in hand, because it is dead or stuck; how many were failed."""
+    def take_over(self, reason) -> tuple:
+        """Acknowledge what this processor has in hand, because it is dead or stuck; see Chunk.take_over."""
         chunk = self.chunk
-        return 0 if chunk is None else chunk.take_over(reason)
+        return (0, 0, 0) if chunk is None else chunk.take_over(reason)
 
     def retire(self) -> None:
         """The thread of this processor is dead and its chunk taken over: it no longer counts as busy."""
@@ -265,21 +286,26 @@ cdef class Processor:
 
     cdef Py_ssize_t claim(self):
         """Claim one chunk from the sources in turn; how many messages, 0 if none is ready."""
-        cdef Py_ssize_t n = 0, i, places = len(self.crew.rings)
+        cdef Py_ssize_t n = 0, i, at, rings = len(self.crew.rings), places = rings + len(self.crew.inboxes)
         for i in range(places):
-            entry = <tuple>self.crew.rings[(self.turn + i) % places]
-            n = self.claim_ring(<Ring>entry[0], entry[1], entry[2])
+            at = (self.turn + i) % places
+            if at < rings:
+                entry = <tuple>self.crew.rings[at]
+                n = self.claim_ring(<Ring>entry[0], entry[1], entry[2])
+            else:
+                n = self.claim_inbox(self.crew.inboxes[at - rings])
             if n:
-                self.turn += i + 1
+                self.turn = <int>((at + 1) % places)
                 return n
-        for inbox in self.crew.inboxes:
-            depth = inbox.depth
-            if depth:
-                messages = inbox.claim(self.demand(depth))
-                if messages:
-                    self.hold_given(messages)
-                    return len(messages)
         return 0
+
+    cdef Py_ssize_t claim_inbox(self, object inbox):
+        depth = inbox.depth
+        messages = inbox.claim(self.demand(depth)) if depth else None
+        if not messages:
+            return 0
+        self.hold_given(messages)
+        return len(messages)
 
     cdef Py_ssize_t claim_ring(self, Ring ring, object origin, object transformer):
         cdef uint32_t n = ring.c.pop(self.batch, <uint32_t>self.demand(ring.c.depth()))
@@ -329,6 +355,7 @@ cdef class Processor:
             if message.origin is not origin:
                 message.origin = origin
             message.charged = one.size
+            message.acked = False
             message.holder = chunk
             if one.slab != slab:
                 SlabPool.drop(slab, run)
@@ -357,11 +384,13 @@ cdef class Processor:
         cdef Py_ssize_t i
         cdef bint all_ours = unique_references()
         for i in range(len(messages)):
-            if ws_refcnt(PyList_GET_ITEM(messages, i)) != 1:
+            if ws_refcnt(PyList_GET_ITEM(messages, i)) != 1 or not plain(PyList_GET_ITEM(messages, i), Message):
                 all_ours = False
+                (<Message>PyList_GET_ITEM(messages, i)).acked = True
                 (<Message>PyList_GET_ITEM(messages, i)).holder = None
                 continue
             message = <Message>PyList_GET_ITEM(messages, i)
+            message.acked = True
             message.data = None                  # the payload is not accounted for any more
             message.verdict = None
             message.details = None
@@ -405,9 +434,10 @@ cdef class Processor:
     def tell_start(self, list messages):
         started = time.monotonic_ns()
         self.watched = messages
+        self.span = object()
         telemetry.execute(telemetry.PROCESSOR_START, {"system_time": time.time_ns(), "monotonic_time": started},
                           {"topology_name": self.crew.name, "name": self.thread_name, "index": self.index,
-                           "messages": list(messages)})
+                           "messages": list(messages), "telemetry_span_context": self.span})
         return started
 
     def tell_stop(self, started):
@@ -417,7 +447,8 @@ cdef class Processor:
                           {"topology_name": self.crew.name, "name": self.thread_name, "index": self.index,
                            "successful_messages_to_ack": [m for m in messages if not m.failed],
                            "successful_messages_to_forward": [],
-                           "failed_messages": [m for m in messages if m.failed]})
+                           "failed_messages": [m for m in messages if m.failed],
+                           "telemetry_span_context": self.span})
 
     cdef Py_ssize_t transform(self, object transformer):
         """Replace each message by what the transformer makes of its payload (reference B-19: failing fails that one)."""
@@ -520,7 +551,8 @@ cdef class Processor:
             message = <Message>messages[i]
             if chunk.state == CHUNK_TAKEN:
                 return
-            about = {"topology_name": self.crew.name, "name": self.thread_name, "index": self.index, "message": message}
+            about = {"topology_name": self.crew.name, "name": self.thread_name, "index": self.index, "message": message,
+                     "telemetry_span_context": object()}
             started = time.monotonic_ns()
             telemetry.execute(telemetry.MESSAGE_START, {"system_time": time.time_ns(), "monotonic_time": started}, about)
             try:
@@ -592,6 +624,10 @@ cdef class Processor:
             failed += message.verdict is not None
             acknowledgers |= message.details is not None
         message = None
+        with chunk.lock:
+            if chunk.state != CHUNK_OPEN:        # taken over meanwhile: nothing of it is ours any more
+                self.let_go()
+                return
         if failed:
             self.call_handle_failed([m for m in messages if (<Message>m).verdict is not None])
         with chunk.lock:
@@ -602,13 +638,15 @@ cdef class Processor:
             chunk.messages = None                # no cycle, and nobody else's any more
             released = chunk.left
             size = chunk.size
-        if acknowledgers:
-            self.crew.acknowledge([m for m in messages if (<Message>m).holder is chunk])
-        self.successful += len(messages) - failed
-        self.failed += failed
-        self.keep(messages if self.watched is None else list(messages))
-        self.let_go()
-        self.crew.account.c.release(released, size)
+        try:
+            if acknowledgers:
+                self.crew.acknowledge([m for m in messages if (<Message>m).holder is chunk])
+        finally:                                 # whatever came of it, nobody will do it again
+            self.successful += len(messages) - failed
+            self.failed += failed
+            self.keep(messages if self.watched is None else list(messages))
+            self.let_go()
+            self.crew.account.c.release(released, size)
         if self.crew.askers.load(memory_order_relaxed):
             for inbox in self.crew.inboxes:
                 inbox.asked()

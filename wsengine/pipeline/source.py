@@ -80,13 +80,17 @@ class Inbox:
             if not isinstance(one, Message):
                 raise ConfigurationError("push.messages", one, "give Message objects")
         deadline = None if timeout is None else time.monotonic() + timeout
-        with self._pushing:
+        if not self._pushing.acquire(timeout=-1 if timeout is None else max(timeout, 0)):
+            return 0
+        try:
             for done, one in enumerate(given):
                 if not self._admitted(deadline):
                     return done
                 self._account.charge(1, 0)
                 self._queue.append(one)
                 self._parker.notify()
+        finally:
+            self._pushing.release()
         return len(given)
 
     def _admitted(self, deadline: float | None) -> bool:
@@ -100,7 +104,9 @@ class Inbox:
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
                 return False
-            select.select([self._door], [], [], left)
+            poll = select.poll()
+            poll.register(self._door, select.POLLIN)
+            poll.poll(None if left is None else left * 1000)
             self._door.answer()
 
     def claim(self, most: int) -> list[Message]:
@@ -127,6 +133,11 @@ class Inbox:
         """A processor has acknowledged a chunk, so its demand is open again."""
         with self._asked:
             self._asked.notify_all()
+
+    def release(self) -> None:
+        """Give the descriptor back; after close, with nobody pushing any more."""
+        with self._pushing:
+            self._door.close()
 
     def close(self) -> None:
         """Take nothing more; wakes everybody who pushes or waits."""
@@ -218,6 +229,10 @@ class Producer(ABC):
     def drain(self) -> None:
         """Take no more from outside; what was taken is still handled. Must return at once."""
         self._inbox.close()
+
+    def release(self) -> None:
+        """Give descriptors back; after stop."""
+        self._inbox.release()
 
     @property
     def quiet(self) -> bool:

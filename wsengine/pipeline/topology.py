@@ -91,13 +91,15 @@ class Topology:
     def refill(self, seat: Seat) -> int:
         """Replace a dead processor: fail what it had in hand, keep its figures; returns how many were failed."""
         dead = seat.processor
-        failed = dead.take_over(f"its processor died: {seat.death!r}")
-        seat.before = [seat.before[0] + dead.successful, seat.before[1] + dead.failed + failed,
+        done, failed, late = dead.take_over(f"its processor died: {seat.death!r}")
+        seat.before = [seat.before[0] + dead.successful + done, seat.before[1] + dead.failed + failed + late,
                        seat.before[2] + dead.busy_ns]
         dead.retire()
-        if not exiting():
+        if exiting():
+            seat.done = True
+        else:
             self.fill(seat)
-        return failed
+        return late
 
     def threads_alive(self) -> list[str]:
         """Names of the threads of this pipeline that have not ended."""
@@ -107,8 +109,9 @@ class Topology:
         return alive
 
     def is_worker(self, thread: threading.Thread) -> bool:
-        """Whether `thread` runs handlers of this pipeline."""
-        return any(getattr(seat, "thread", None) is thread for seat in self.seats)
+        """Whether `thread` runs handlers or producers of this pipeline, so that a stop waits for it."""
+        return any(getattr(seat, "thread", None) is thread for seat in self.seats) or any(
+            thread.name in producer.alive() for producer in self.producers)
 
     def totals(self) -> tuple[int, int]:
         """Messages acknowledged so far: successful, failed."""

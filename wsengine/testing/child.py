@@ -107,7 +107,11 @@ class ServerProcess:
                 line = line[self._requests.write(line) :]
         except (BrokenPipeError, ValueError):
             raise RuntimeError(self._gone()) from None
-        answer = _decode(self._read_line())
+        try:
+            answer = _decode(self._read_line())
+        except (KeyboardInterrupt, SystemExit):
+            self._end(0)  # the answer on its way would be taken for that of the next request
+            raise
         if "refused" in answer:
             raise ConfigurationError(*answer["refused"])
         return answer["answer"]

@@ -185,9 +185,14 @@ class WebSocketProducer(Producer):
     def drain(self) -> None:
         self._supervisor.drain()
 
+    def release(self) -> None:
+        """Give reader's descriptors back, unless its thread has not ended."""
+        if not any(thread.is_alive() for thread in self._threads):
+            self._receiver.dispose()
+
     @property
     def quiet(self) -> bool:
-        return self._supervisor.quiet
+        return self._supervisor.quiet or (bool(self._threads) and not self._threads[2].is_alive())
 
     def stop(self, deadline: float) -> None:
         """Close the connections with 1000, then end the threads."""

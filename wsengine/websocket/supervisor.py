@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from wsengine.engine.stream import Stream
 from wsengine.errors import (
+    ConfigurationError,
     ConnectionClosed,
     ConnectionClosedError,
     ConnectionClosedOK,
@@ -188,12 +189,19 @@ class Supervisor:
         self._receiver.add(Stream(dialed.sock.fileno(), connection._control, connection.index, connection.epoch,
                                   timing.max_size, dialed.leftover))
 
+    def _delay(self, connection: Connection, now: float, error: BaseException) -> tuple[float | None, BaseException]:
+        """What the retry policy says, and the failure that stands; a policy that fails itself gives up."""
+        try:
+            return connection._budget.failed(now, error), error
+        except ConfigurationError as wrong:
+            return None, wrong
+
     def _attempt_failed(self, connection: Connection, error: BaseException) -> None:
         now = time.monotonic()
         attempt = connection._budget.failures + 1
-        delay = connection._budget.failed(now, error)
+        delay, cause = self._delay(connection, now, error)
         self._events.attempt_failed(connection, attempt, now - connection._attempt_at, error, delay)
-        self._next(connection, Event.FAILED, error, delay)
+        self._next(connection, Event.FAILED, cause, delay)
 
     def _next(self, connection: Connection, event: Event, error: BaseException, delay: float | None) -> None:
         """Wait for the next attempt, or give up for good (reference W-17)."""
@@ -234,9 +242,9 @@ class Supervisor:
             connection._lifecycle.fire(Event.GIVEN_UP)
             self._events.closed(connection, duration)
             return
-        delay = connection._budget.failed(now, error)
+        delay, cause = self._delay(connection, now, error)
         self._events.lost(connection, event, error, duration, counts, delay)
-        self._next(connection, Event.ENDED, error, delay)
+        self._next(connection, Event.ENDED, cause, delay)
 
     # --------------------------------------------------------------------------------------------------------- the end
 
