@@ -331,7 +331,7 @@ cdef void on_pong(Wire* wire, Intake* intake, const Parsed* parsed) noexcept nog
         # acquire: pairs with the timer's release of ping_number after the time of that ping
         newest = wire.control.ping_number.load(memory_order_acquire)
         if epoch == wire.epoch and 0 < number <= newest and newest - number < 16:
-            trip = intake.now - wire.control.ping_sent_ns[number % 16].load(memory_order_relaxed)
+            trip = max(intake.now - wire.control.ping_sent_ns[number % 16].load(memory_order_relaxed), <int64_t>0)
         if trip >= 0 and number > wire.control.pong_number.load(memory_order_relaxed):
             wire.control.round_trip_ns.store(trip, memory_order_relaxed)
             wire.control.pong_number.store(number, memory_order_relaxed)
