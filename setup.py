@@ -4,6 +4,7 @@ Switches, by environment variable:
     WSENGINE_DEBUG=1                       bounds and initialisation checks, -O1 -g, assertions
     WSENGINE_SANITIZE=address,undefined    or `thread`: compiled and linked with -fsanitize=...
     WSENGINE_COVERAGE=1                    line tracing for Cython.Coverage
+    WSENGINE_FREETHREADING=1               leave the GIL off where it is; not declared before its stress suite has run
 """
 
 import os
@@ -45,7 +46,7 @@ macros = [("CYTHON_TRACE", "1"), ("CYTHON_TRACE_NOGIL", "1"), ("CYTHON_USE_SYS_M
 directives = {
     "language_level": 3,
     "embedsignature": True,
-    "freethreading_compatible": True,
+    "freethreading_compatible": os.environ.get("WSENGINE_FREETHREADING") == "1",
     "boundscheck": DEBUG,
     "wraparound": False,
     "initializedcheck": DEBUG,
