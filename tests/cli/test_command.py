@@ -325,7 +325,7 @@ def test_the_version_is_that_of_the_installed_distribution(tmp_path):
     folder = tmp_path / "wsengine-98.7.6.dist-info"
     folder.mkdir()
     (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: wsengine\nVersion: 98.7.6\n")
-    done = subprocess.run([*COMMAND, "--version"], capture_output=True, text=True, timeout=60,
+    done = subprocess.run([*COMMAND, "--version"], capture_output=True, text=True, timeout=60, cwd=tmp_path,
                           env={**ENVIRONMENT, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"})
     assert done.returncode == 0
     assert done.stdout.startswith("wsengine 98.7.6, Python 3.")
