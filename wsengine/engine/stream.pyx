@@ -323,6 +323,7 @@ cdef void on_pong(Wire* wire, Intake* intake, const Parsed* parsed) noexcept nog
     """Match a pong with the ping that it answers: our pings carry generation and number, big-endian."""
     cdef uint32_t epoch = 0, number = 0, newest
     cdef int64_t trip = -1
+    cdef bint ours = False
     cdef int i
     if parsed.size == 8:
         for i in range(4):
@@ -331,8 +332,9 @@ cdef void on_pong(Wire* wire, Intake* intake, const Parsed* parsed) noexcept nog
         # acquire: pairs with the timer's release of ping_number after the time of that ping
         newest = wire.control.ping_number.load(memory_order_acquire)
         if epoch == wire.epoch and 0 < number <= newest and newest - number < 16:
-            trip = max(intake.now - wire.control.ping_sent_ns[number % 16].load(memory_order_relaxed), <int64_t>0)
-        if trip >= 0 and number > wire.control.pong_number.load(memory_order_relaxed):
+            ours = True
+            trip = intake.now - wire.control.ping_sent_ns[number % 16].load(memory_order_relaxed)
+        if ours and number > wire.control.pong_number.load(memory_order_relaxed):
             wire.control.round_trip_ns.store(trip, memory_order_relaxed)
             wire.control.pong_number.store(number, memory_order_relaxed)
     if intake.note_control != NULL:
