@@ -3,7 +3,7 @@
 # Belongs here: the wire format, its limits, and the one judgement on each frame. Does not: buffers, sockets, threads,
 # or what becomes of a message. Each Parser and each MaskKeys belongs to one thread at a time.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from wsengine.engine.utf8 cimport Utf8
+from wsengine.engine.utf8 cimport UTF8_ASCII, UTF8_INVALID, Utf8, Utf8Verdict, utf8_check
 
 cdef enum Opcode:                 # RFC 6455 §11.8
     OP_CONTINUATION = 0
@@ -59,8 +59,39 @@ cdef struct Parser:
     uint8_t over                  # after Close or failure: the rest is ignored (§5.5.1, §7.1.7)
 
 cdef void parser_start(Parser* parser, uint64_t max_size) noexcept nogil
-cdef Step parse(Parser* parser, const uint8_t* data, size_t size, Parsed* out) noexcept nogil
+# The next step of the bytes given; call again behind `consumed` until it says STEP_MORE.
+cdef Step parse_any(Parser* parser, const uint8_t* data, size_t size, Parsed* out) noexcept nogil
 cdef bint close_code_valid(uint16_t code) noexcept nogil
+
+# A whole unfragmented message with its head, all of it there and nothing wrong with it: the case that the engine lives
+# on, so it stands here, to become part of its callers' code. Whatever is not so is left to parse_any().
+cdef inline Step parse(Parser* parser, const uint8_t* data, size_t size, Parsed* out) noexcept nogil:
+    cdef size_t used = 2, payload
+    cdef Utf8Verdict verdict = UTF8_INVALID
+    if size < 4 or parser.in_payload | parser.head_size | parser.message_opcode | parser.over:
+        return parse_any(parser, data, size, out)
+    payload = data[1]
+    if payload == 126:
+        payload = (<size_t>data[2] << 8) | data[3]
+        if payload < 126:
+            return parse_any(parser, data, size, out)
+        used = 4
+    elif payload > 126:               # eight bytes of length, or masked
+        return parse_any(parser, data, size, out)
+    if payload > size - used or payload > parser.max_size:
+        return parse_any(parser, data, size, out)
+    if data[0] == 0x80 | OP_TEXT:
+        verdict = utf8_check(data + used, payload)
+        if verdict == UTF8_INVALID:
+            return parse_any(parser, data, size, out)
+    elif data[0] != 0x80 | OP_BINARY:
+        return parse_any(parser, data, size, out)
+    out.payload = data + used
+    out.size = payload
+    out.consumed = used + payload
+    out.opcode = data[0] & 0x0F
+    out.ascii = verdict == UTF8_ASCII
+    return STEP_MESSAGE
 
 # ---- building: frames of ours, always masked (§5.1, §5.3)
 

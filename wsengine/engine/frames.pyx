@@ -209,8 +209,7 @@ cdef Step gather_head(Parser* parser, const uint8_t* data, size_t size, Parsed* 
     return STEP_MORE
 
 
-cdef Step parse(Parser* parser, const uint8_t* data, size_t size, Parsed* out) noexcept nogil:
-    """The next step of the bytes given; call again behind `consumed` until it says STEP_MORE."""
+cdef Step parse_any(Parser* parser, const uint8_t* data, size_t size, Parsed* out) noexcept nogil:
     cdef size_t used = 0
     cdef const uint8_t* head = data
     cdef const char* problem
@@ -245,7 +244,7 @@ cdef Step parse(Parser* parser, const uint8_t* data, size_t size, Parsed* out) n
 
 
 cdef inline Step message_step(Parser* parser, const uint8_t* data, size_t used, Parsed* out) noexcept nogil:
-    """A whole message in one frame that lies in the input: the case that the engine lives on."""
+    """A whole message in one frame that lies in the input."""
     cdef Utf8Verdict verdict
     out.payload = data + used
     out.size = <size_t>parser.left

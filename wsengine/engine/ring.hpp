@@ -19,7 +19,7 @@
 #include <new>
 
 #ifdef WS_MODEL
-#define WS_PREFETCH(address) ((void)0)
+#define WS_FETCH(address) ((void)0)
 #endif
 #ifndef WS_MODEL
 #include <atomic>
@@ -44,7 +44,12 @@
 #ifndef WS_PAUSE
 #define WS_PAUSE(point) ((void)0)  // tests stop a thread here: see tests/stress
 #endif
-#define WS_PREFETCH(address) __builtin_prefetch(address)
+// Fetch a line that is about to be read and written: owned at once, where a plain fetch would have it shared first.
+#if defined(__x86_64__)
+#define WS_FETCH(address) __asm__ volatile("prefetchw %0" : : "m"(*reinterpret_cast<const char*>(address)))
+#else
+#define WS_FETCH(address) __builtin_prefetch(address, 1)
+#endif
 namespace wsengine {
 template <class T> using Atomic = std::atomic<T>;
 template <class T> using Plain = T;
@@ -55,7 +60,6 @@ namespace wsengine {
 
 // Two lines: adjacent-line prefetch on x86 and 128-byte lines on Apple's cores make neighbours of 64-byte lines.
 constexpr std::size_t kLine = 128;
-constexpr std::uint32_t kAhead = 8;  // slots fetched ahead of the one being looked at: another core wrote them
 
 // ---------------------------------------------------------------------------------------------------------------- Ring
 // A bounded multi-producer multi-consumer queue after Vyukov: each slot carries a 64-bit sequence number.
@@ -128,6 +132,11 @@ template <class T> class Ring {
     return done;
   }
 
+  // Another core wrote the slots that come next, so whoever will soon push or claim them fetches them meanwhile: the
+  // slot `ahead` places behind the tail, or the head.
+  void expect_push(std::uint32_t ahead) { WS_FETCH(&slot(tail_.load(WS_ORDER(ring_tail_load, relaxed)) + ahead)); }
+  void expect_claim(std::uint32_t ahead) { WS_FETCH(&slot(head_.load(WS_ORDER(ring_head_load, relaxed)) + ahead)); }
+
   // Claim up to `most` values in a row by one compare-and-swap, after they are there, never before; returns how many.
   std::uint32_t claim(std::uint32_t most, std::uint64_t* position) {
     std::uint64_t at = head_.load(WS_ORDER(ring_head_load, relaxed));  // only a hint: the CAS decides
@@ -135,7 +144,6 @@ template <class T> class Ring {
       std::uint32_t n = 0;
       std::uint64_t seen = 0;
       while (n < most) {
-        WS_PREFETCH(&slot(at + n + kAhead));
         // pairs with ring_publish: the value is whole before we read it
         seen = slot(at + n).sequence.load(WS_ORDER(ring_ready_seen, acquire));
         if (seen != at + n + 1) break;
@@ -165,10 +173,9 @@ template <class T> class Ring {
     std::uint64_t at = 0;
     std::uint32_t n = claim(most, &at);
     for (std::uint32_t i = 0; i < n; ++i) {
-      WS_PREFETCH(&slot(at + i + kAhead));
       values[i] = take(at + i);
+      release(at + i);
     }
-    for (std::uint32_t i = 0; i < n; ++i) release(at + i);
     return n;
   }
 

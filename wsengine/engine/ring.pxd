@@ -77,6 +77,8 @@ cdef extern from "ring.hpp" namespace "wsengine" nogil:
         CRing(uint32_t capacity) except +
         uint32_t capacity()
         uint32_t push(const Descriptor* values, uint32_t n)
+        void expect_push(uint32_t ahead)
+        void expect_claim(uint32_t ahead)
         uint32_t pop(Descriptor* values, uint32_t most)
         cbool ready()
         uint32_t depth()

@@ -149,6 +149,7 @@ cdef inline void stage(Wire* wire, Intake* intake, Slab* slab, const uint8_t* da
                        uint8_t ascii) noexcept nogil:
     """Stage one message; its slab is `here`, or comes with a reference of its own."""
     cdef Descriptor* one = &intake.batch[intake.staged]
+    intake.ring.expect_push(intake.staged + STAGED)
     one.data = data
     one.slab = slab
     one.sequence = wire.sequence

@@ -2,7 +2,8 @@
 #
 # Belongs here: whether bytes are UTF-8, also across cuts anywhere. Does not: what to do when they are not (frames).
 # Single-threaded: each state belongs to one parser.
-from libc.stdint cimport uint8_t
+from libc.stdint cimport uint8_t, uint64_t
+from libc.string cimport memcpy
 
 cdef struct Utf8:
     uint8_t missing     # continuation bytes that the present character still lacks; 0 between characters
@@ -17,5 +18,36 @@ cdef enum Utf8Verdict:
 cdef void utf8_start(Utf8* state) noexcept nogil
 # False as soon as the bytes so far cannot begin any UTF-8 text.
 cdef bint utf8_feed(Utf8* state, const uint8_t* data, size_t size) noexcept nogil
+cdef bint utf8_whole(const uint8_t* data, size_t size) noexcept nogil
+
+
+# What every text of the steady path goes through, so it stands here, to become part of its callers' code.
+
+cdef inline uint64_t eight(const uint8_t* data) noexcept nogil:
+    cdef uint64_t word
+    memcpy(&word, data, 8)
+    return word
+
+cdef inline bint ascii_64(const uint8_t* data) noexcept nogil:
+    return not (eight(data) | eight(data + 8) | eight(data + 16) | eight(data + 24) | eight(data + 32)
+                | eight(data + 40) | eight(data + 48) | eight(data + 56)) & <uint64_t>0x8080808080808080
+
+# How many bytes at the start are ASCII; may stop up to seven bytes early.
+cdef inline size_t ascii_prefix(const uint8_t* data, size_t size) noexcept nogil:
+    cdef size_t at = 0
+    while at + 64 <= size and ascii_64(data + at):
+        at += 64
+    while at + 8 <= size:
+        if eight(data + at) & <uint64_t>0x8080808080808080:
+            return at
+        at += 8
+    while at < size and data[at] < 0x80:
+        at += 1
+    return at
+
 # The verdict on a whole text.
-cdef Utf8Verdict utf8_check(const uint8_t* data, size_t size) noexcept nogil
+cdef inline Utf8Verdict utf8_check(const uint8_t* data, size_t size) noexcept nogil:
+    cdef size_t at = ascii_prefix(data, size)
+    if at == size:
+        return UTF8_ASCII
+    return UTF8_VALID if utf8_whole(data + at, size - at) else UTF8_INVALID

@@ -3,30 +3,7 @@
 Only the question "can this be UTF-8?" lives here. The validator fails at the first byte that no continuation could mend,
 so that a bad text message is refused at once and not at its end (RFC 6455 §8.1; the fail-fast cases of Autobahn 6.4).
 """
-from libc.stdint cimport uint8_t, uint64_t
-from libc.string cimport memcpy
-
-cdef uint64_t HIGH_BITS = 0x8080808080808080
-
-
-cdef inline size_t ascii_prefix(const uint8_t* data, size_t size) noexcept nogil:
-    """How many bytes at the start are ASCII; may stop early, but only at a word that holds another byte."""
-    cdef size_t at = 0
-    cdef uint64_t w[8]
-    while at + 64 <= size:
-        memcpy(w, data + at, 64)
-        if (w[0] | w[1] | w[2] | w[3] | w[4] | w[5] | w[6] | w[7]) & HIGH_BITS:
-            break
-        at += 64
-    while at + 8 <= size:
-        memcpy(w, data + at, 8)
-        if w[0] & HIGH_BITS:
-            return at
-        at += 8
-    while at < size and data[at] < 0x80:
-        at += 1
-    return at
-
+from libc.stdint cimport uint8_t
 
 cdef void utf8_start(Utf8* state) noexcept nogil:
     state.missing = 0
@@ -63,7 +40,6 @@ cdef bint utf8_feed(Utf8* state, const uint8_t* data, size_t size) noexcept nogi
     while at < size:
         if state.missing == 0:
             at += ascii_prefix(data + at, size - at)
-            # the prefix may end inside a word whose first bytes are ASCII
             while at < size and data[at] < 0x80:
                 at += 1
             if at == size:
@@ -82,15 +58,10 @@ cdef bint utf8_feed(Utf8* state, const uint8_t* data, size_t size) noexcept nogi
     return True
 
 
-cdef Utf8Verdict utf8_check(const uint8_t* data, size_t size) noexcept nogil:
+cdef bint utf8_whole(const uint8_t* data, size_t size) noexcept nogil:
     cdef Utf8 state
-    cdef size_t at = ascii_prefix(data, size)
-    if at == size:
-        return UTF8_ASCII
     utf8_start(&state)
-    if not utf8_feed(&state, data + at, size - at) or state.missing:
-        return UTF8_INVALID
-    return UTF8_VALID
+    return utf8_feed(&state, data, size) and state.missing == 0
 
 
 cdef class Utf8Validator:

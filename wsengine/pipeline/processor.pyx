@@ -49,6 +49,17 @@ cdef int raise_pending() except -1:
     """Let the error that is set already be raised here."""
     return -1
 
+cdef inline object payload(Descriptor* one, Message message):
+    """A copy of the payload; without memory for it, an empty one and a failed message."""
+    cdef PyObject* data = PyBytes_FromStringAndSize(<const char*>one.data, one.size)
+    if data == NULL:
+        PyErr_Clear()
+        message.set_verdict(Failed("no memory for the payload"))
+        return b""
+    owned = <object>data
+    Py_DECREF(owned)
+    return owned
+
 cdef int64_t SLICE_NS = 1000000000       # a parked processor looks up once a second, whatever became of its wake
 
 # Looked up once: what is asked for every chunk.
@@ -312,12 +323,12 @@ cdef class Processor:
         if n == 0:
             return 0
         self.chunk = Chunk.__new__(Chunk, self.crew)
-        self.materialise(n, origin, self.chunk)
+        self.materialise(n, ring, origin, self.chunk)
         if transformer is not None:
             self.transform(transformer)
         return n
 
-    cdef materialise(self, uint32_t n, object origin, Chunk chunk):
+    cdef materialise(self, uint32_t n, Ring ring, object origin, Chunk chunk):
         """Make messages of descriptors whose slots are free again. References to slabs are dropped a run at a time.
 
         Messages of the chunk before that nobody else has kept are used again, which spares most of their making.
@@ -326,27 +337,33 @@ cdef class Processor:
         cdef Message message
         cdef Descriptor* one
         cdef Slab* slab = self.batch[0].slab
-        cdef uint32_t i, run = 0
+        cdef uint32_t i, run = 0, soon = min(n, ring.c.depth())    # of the next claim, as it looks now
         cdef Py_ssize_t usable = 0 if messages is None else len(messages)
-        cdef uint64_t size = 0
+        cdef uint64_t size = 0, all_size = 0
         self.kept = None
         if messages is None:
             messages = []
         for i in range(n):
-            size += self.batch[i].size
-        self.crew.account.c.charge(0, size)      # the copies, before the slabs are let go
-        self.usual = <uint32_t>(size // n)
-        for i in range(n):
             one = &self.batch[i]
+            if i < soon:
+                ring.c.expect_claim(i)
             if i + AHEAD < n:
                 prefetch(self.batch[i + AHEAD].data)   # the reader has written it long ago: it is in no near cache
                 prefetch(self.batch[i + AHEAD].data + 64)
+            if one.slab != slab:
+                self.crew.account.c.charge(0, size)    # the copies, before the slab is let go
+                SlabPool.drop(slab, run)
+                slab = one.slab
+                all_size += size
+                size = run = 0
+            run += 1
+            size += one.size
             if i < usable:
                 message = <Message>PyList_GET_ITEM(messages, i)
             else:
                 message = Message.__new__(Message)
                 messages.append(message)
-            message.data = self.payload(one, message)
+            message.data = payload(one, message)
             message.seq = one.sequence
             message.received_ns = one.received_ns
             message.connection_index = one.index
@@ -357,25 +374,13 @@ cdef class Processor:
             message.charged = one.size
             message.acked = False
             message.holder = chunk
-            if one.slab != slab:
-                SlabPool.drop(slab, run)
-                slab = one.slab
-                run = 0
-            run += 1
+        self.crew.account.c.charge(0, size)
         SlabPool.drop(slab, run)
+        all_size += size
+        self.usual = <uint32_t>(all_size // n)
         if usable > n:
             del messages[n:]
-        self.hold(messages, size)
-
-    cdef object payload(self, Descriptor* one, Message message):
-        cdef PyObject* data = PyBytes_FromStringAndSize(<const char*>one.data, one.size)
-        if data == NULL:
-            PyErr_Clear()
-            message.set_verdict(Failed("no memory for the payload"))
-            return b""
-        owned = <object>data
-        Py_DECREF(owned)
-        return owned
+        self.hold(messages, all_size)
 
     cdef keep(self, list messages):
         """Make the chunk's messages ready to be used again, if nobody has kept one; those that were kept stay as they are,
