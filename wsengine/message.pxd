@@ -14,7 +14,8 @@ cdef class Details:
 
 cdef class Message:
     # What was received
-    cdef public object data           #: bytes; a handler may put anything here
+    cdef object payload               # `data`: bytes; a handler may put anything here
+    cdef uint32_t room                # bytes that may be written into `payload` again, 0: none (pipeline/payload.hpp)
     cdef readonly uint64_t seq        # per connection and epoch, from 0, given before any drop
     cdef readonly int64_t received_ns # monotonic
     cdef readonly uint32_t connection_index

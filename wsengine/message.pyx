@@ -68,7 +68,7 @@ cdef class Message:
 
     def __init__(self, data, *, metadata=None, acknowledger=None, str batcher="default", batch_key="default",
                  batch_mode="bulk"):
-        self.data = data
+        self.payload = data
         if metadata is not None and not isinstance(metadata, dict):
             raise ConfigurationError("message.metadata", metadata, "give a dict or None")
         if metadata is not None:
@@ -78,6 +78,15 @@ cdef class Message:
         self.batcher = batcher
         self.batch_key = batch_key
         self.batch_mode = batch_mode
+
+    @property
+    def data(self):
+        return self.payload
+
+    @data.setter
+    def data(self, value):
+        self.payload = value
+        self.room = 0
 
     cdef Details detailed(self):
         if self.details is None:
@@ -92,7 +101,7 @@ cdef class Message:
             TypeError: `data` is no longer bytes.
             UnicodeDecodeError: it is bytes that are not UTF-8, which a text frame never is.
         """
-        data = self.data
+        data = self.payload
         if not isinstance(data, (bytes, bytearray, memoryview)):
             raise TypeError(f"message.text decodes bytes, and message.data is {type(data).__name__}")
         return str(data, "utf-8")
@@ -222,7 +231,7 @@ cdef class Message:
         raise TypeError("a Message belongs to its pipeline and cannot be pickled; pickle message.data")
 
     def __repr__(self):
-        data = repr(self.data)
+        data = repr(self.payload)
         if len(data) > 80:
             data = data[:77] + "..."
         return f"<Message {data} {self.status} seq={self.seq} epoch={self.epoch} connection={self.connection_index}>"

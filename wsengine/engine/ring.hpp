@@ -133,9 +133,10 @@ template <class T> class Ring {
   }
 
   // Another core wrote the slots that come next, so whoever will soon push or claim them fetches them meanwhile: the
-  // slot `ahead` places behind the tail, or the head.
+  // one `ahead` places behind the tail, or those from the head on.
   void expect_push(std::uint32_t ahead) { WS_FETCH(&slot(tail_.load(WS_ORDER(ring_tail_load, relaxed)) + ahead)); }
-  void expect_claim(std::uint32_t ahead) { WS_FETCH(&slot(head_.load(WS_ORDER(ring_head_load, relaxed)) + ahead)); }
+  std::uint64_t head() const { return head_.load(WS_ORDER(ring_head_load, relaxed)); }
+  void fetch(std::uint64_t position) { WS_FETCH(&slot(position)); }
 
   // Claim up to `most` values in a row by one compare-and-swap, after they are there, never before; returns how many.
   std::uint32_t claim(std::uint32_t most, std::uint64_t* position) {

@@ -86,5 +86,6 @@ cdef class Processor:
     cdef call_each(self, list messages, object handler)
     cdef call_watched(self, list messages, object handler)
     cdef call_chunk(self, list messages, object handler)
+    cdef take_results(self, str callback, list messages, object results)
     cdef take_result(self, Py_ssize_t at, Message message, object result)
     cdef settle(self)

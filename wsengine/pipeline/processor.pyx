@@ -18,8 +18,8 @@ from wsengine.message cimport Message
 
 cdef extern from "Python.h":
     PyObject* PyObject_Vectorcall(PyObject* callable, PyObject** args, size_t n, PyObject* names)
-    PyObject* PyBytes_FromStringAndSize(const char* data, Py_ssize_t size)
     PyObject* PyList_GET_ITEM(object list, Py_ssize_t i)
+    list PyList_GetSlice(list whole, Py_ssize_t low, Py_ssize_t high)
     bint PyMethod_Check(object o)
     PyObject* PyMethod_GET_FUNCTION(object method)
     PyObject* PyMethod_GET_SELF(object method)
@@ -45,20 +45,30 @@ cdef extern from *:
     Py_ssize_t ws_refcnt(PyObject* o)
 
 
+cdef extern from "payload.hpp" namespace "wsengine":
+    PyObject* payload_new(const uint8_t* data, uint32_t size, uint32_t* room)
+    bint payload_again(PyObject* bytes, uint32_t room, const uint8_t* data, uint32_t size)
+    bint payload_stays(PyObject* bytes, uint32_t room)
+
+
 cdef int raise_pending() except -1:
     """Let the error that is set already be raised here."""
     return -1
 
-cdef inline object payload(Descriptor* one, Message message):
+cdef inline int give_payload(Message message, Descriptor* one) except -1:
     """A copy of the payload; without memory for it, an empty one and a failed message."""
-    cdef PyObject* data = PyBytes_FromStringAndSize(<const char*>one.data, one.size)
+    cdef PyObject* data
+    if message.room and payload_again(<PyObject*>message.payload, message.room, one.data, one.size):
+        return 0
+    data = payload_new(one.data, one.size, &message.room)
     if data == NULL:
         PyErr_Clear()
         message.set_verdict(Failed("no memory for the payload"))
-        return b""
-    owned = <object>data
-    Py_DECREF(owned)
-    return owned
+        message.payload = b""
+        return 0
+    message.payload = <object>data
+    Py_DECREF(message.payload)
+    return 0
 
 cdef int64_t SLICE_NS = 1000000000       # a parked processor looks up once a second, whatever became of its wake
 
@@ -338,6 +348,7 @@ cdef class Processor:
         cdef Descriptor* one
         cdef Slab* slab = self.batch[0].slab
         cdef uint32_t i, run = 0, soon = min(n, ring.c.depth())    # of the next claim, as it looks now
+        cdef uint64_t head = ring.c.head()
         cdef Py_ssize_t usable = 0 if messages is None else len(messages)
         cdef uint64_t size = 0, all_size = 0
         self.kept = None
@@ -346,7 +357,7 @@ cdef class Processor:
         for i in range(n):
             one = &self.batch[i]
             if i < soon:
-                ring.c.expect_claim(i)
+                ring.c.fetch(head + i)
             if i + AHEAD < n:
                 prefetch(self.batch[i + AHEAD].data)   # the reader has written it long ago: it is in no near cache
                 prefetch(self.batch[i + AHEAD].data + 64)
@@ -363,7 +374,7 @@ cdef class Processor:
             else:
                 message = Message.__new__(Message)
                 messages.append(message)
-            message.data = payload(one, message)
+            give_payload(message, one)
             message.seq = one.sequence
             message.received_ns = one.received_ns
             message.connection_index = one.index
@@ -396,7 +407,9 @@ cdef class Processor:
                 continue
             message = <Message>PyList_GET_ITEM(messages, i)
             message.acked = True
-            message.data = None                  # the payload is not accounted for any more
+            if not payload_stays(<PyObject*>message.payload, message.room):
+                message.payload = None           # it is not accounted for any more
+                message.room = 0
             message.verdict = None
             message.details = None
         self.kept = messages if all_ours else None
@@ -464,7 +477,7 @@ cdef class Processor:
             if message.verdict is not None:
                 continue
             try:
-                result = transformer(message.data, message.metadata)
+                result = transformer(message.payload, message.metadata)
                 if not isinstance(result, Message):
                     raise TypeError(f"transformer returned {result!r}; return a Message")
                 made = result
@@ -493,16 +506,9 @@ cdef class Processor:
         cdef Message message
         cdef Py_ssize_t i
         try:
-            prepared = self.crew.prepare(list(messages))
-            if prepared is None:
-                return True
-            if not isinstance(prepared, list) or len(prepared) != len(messages) or not all(
-                    [isinstance(one, Message) for one in prepared]):
-                raise TypeError(f"prepare_messages returned {type(prepared).__name__} "
-                                f"{f'of {len(prepared)} ' if isinstance(prepared, list) else ''}for {len(messages)} "
-                                "messages; return a list of as many Messages, or None")
-            for i in range(len(messages)):
-                self.take_result(i, messages[i], prepared[i])
+            prepared = self.crew.prepare(PyList_GetSlice(messages, 0, len(messages)))
+            if prepared is not None:
+                self.take_results("prepare_messages", messages, prepared)
             return True
         except BaseException as error:
             self.crew.log_failure("prepare_messages", error)
@@ -581,21 +587,30 @@ cdef class Processor:
         cdef Message message
         cdef Py_ssize_t i
         try:
-            result = handler(list(messages))
+            result = handler(PyList_GetSlice(messages, 0, len(messages)))
             if result is not None:
-                if not isinstance(result, list) or len(result) != len(messages) or not all(
-                        [isinstance(one, Message) for one in result]):
-                    raise TypeError(f"handle_messages returned {type(result).__name__} "
-                                    f"{f'of {len(result)} ' if isinstance(result, list) else ''}for {len(messages)} "
-                                    "messages; return the list of as many Messages, or None")
-                for i in range(len(messages)):
-                    self.take_result(i, messages[i], result[i])
+                self.take_results("handle_messages", messages, result)
         except BaseException as error:
             self.crew.log_failure("handle_messages", error)
             for message in messages:
                 if message.verdict is None:
                     message.set_verdict(Failed(error, error))
         self.chunk.progress = len(messages)
+
+    cdef take_results(self, str callback, list messages, object results):
+        """Put the messages that a callback returned for the chunk in the places of those that it was given."""
+        cdef Py_ssize_t i = 0, n = len(messages)
+        if isinstance(results, list) and len(<list>results) == n:
+            while i < n and PyList_GET_ITEM(results, i) == PyList_GET_ITEM(messages, i):
+                i += 1
+            if i == n:                           # those that it was given, as most callbacks do
+                return
+        if not isinstance(results, list) or len(results) != n or not all([isinstance(one, Message) for one in results]):
+            raise TypeError(f"{callback} returned {type(results).__name__} "
+                            f"{f'of {len(results)} ' if isinstance(results, list) else ''}for {n} messages; return the "
+                            "list of as many Messages, or None")
+        for i in range(n):
+            self.take_result(i, messages[i], results[i])
 
     cdef take_result(self, Py_ssize_t at, Message message, object result):
         """Put another Message in the place of the one that the callback was given."""
