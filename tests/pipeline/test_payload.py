@@ -59,7 +59,8 @@ def test_whatever_a_handler_keeps_of_a_payload_stays_as_it_was(seed):
     def handler(message, number):
         data = message.data
         assert data == payloads[number]
-        assert type(data) is bytes and len(data) == len(payloads[number])
+        assert type(data) is bytes
+        assert len(data) == len(payloads[number])
         assert hash(data) == hash(bytes(bytearray(payloads[number])))
         way = chance.randrange(12)
         if way == 0:
@@ -80,7 +81,7 @@ def test_whatever_a_handler_keeps_of_a_payload_stays_as_it_was(seed):
             message.data = bytearray(data)
 
     handle_all(payloads, handler)
-    assert kept and views and messages and results
+    assert all([kept, views, keys, messages, results])
     assert all(data == payloads[number] for number, data in kept.items())
     assert all(bytes(view) == payloads[number] for number, view in views.items())
     assert all(payloads[number] == data and keys[payloads[number]] == number for data, number in keys.items())
