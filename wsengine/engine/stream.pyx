@@ -528,9 +528,10 @@ cdef Reading wire_read(Wire* wire, Intake* intake) noexcept nogil:
         wire.control.heard(intake.now)
         if not parse_here(wire, intake, slab, place, <size_t>got):
             return READ_FULL
-        intake_settle(intake)
         if not wire.hot:
             return READ_DRY
+        if intake.pushed >= GATHER:
+            intake_settle(intake)
     return READ_MORE
 
 
