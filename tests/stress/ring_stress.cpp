@@ -85,7 +85,8 @@ struct Shop {
   explicit Shop(std::uint32_t capacity) : ring(capacity), account(capacity, 6 * kSlabBytes) {}
 };
 
-std::uint8_t byte_of(const Descriptor& d) { return static_cast<std::uint8_t>(d.sequence * 7 + d.index); }
+std::uint64_t sequence_of(const Descriptor& d) { return d.arrival->sequence + d.ordinal; }
+std::uint8_t byte_of(const Descriptor& d) { return static_cast<std::uint8_t>(sequence_of(d) * 7 + d.arrival->index); }
 
 class Producer {
  public:
@@ -105,21 +106,23 @@ class Producer {
     expect(slab != nullptr, "out of memory");
     const std::uint32_t n = 1 + dice_.upto(7);
     Descriptor descriptors[8] = {};
-    for (std::uint32_t i = 0; i < n; ++i) descriptors[i] = write(slab, i);
+    const Arrival* arrival = new (slab->data()) Arrival{slab, next_, 0, 0, index_};
+    for (std::uint32_t i = 0; i < n; ++i) descriptors[i] = write(arrival, i);
+    next_ += n;
     SlabPool::add(slab, n);
     const std::uint32_t pushed = push(descriptors, n);
     if (pushed < n) SlabPool::drop(slab, n - pushed);
     SlabPool::drop(slab, 1);
     dice_.maybe_pause();
   }
-  Descriptor write(Slab* slab, std::uint32_t place) {
+  Descriptor write(const Arrival* arrival, std::uint32_t ordinal) {
+    std::uint8_t* data = arrival->slab->data() + sizeof(Arrival) + ordinal * kMessageBytes;
     Descriptor d = {};
-    d.data = slab->data() + place * kMessageBytes;
-    d.slab = slab;
-    d.sequence = next_++;
+    d.data = data;
+    d.arrival = arrival;
     d.size = kMessageBytes;
-    d.index = index_;
-    std::memset(slab->data() + place * kMessageBytes, byte_of(d), kMessageBytes);
+    d.ordinal = ordinal;
+    std::memset(data, byte_of(d), kMessageBytes);
     return d;
   }
   // As a reader does: charge what the account has room for, push it, wake one processor, sleep on refusal.
@@ -195,17 +198,19 @@ class Consumer {
     for (std::uint32_t i = 0; i < n; ++i) check(claimed[i]);
     dice_.maybe_pause();
     for (std::uint32_t i = 0, run = 1; i < n; i += run, run = 1) {
-      while (i + run < n && claimed[i + run].slab == claimed[i].slab) ++run;
-      SlabPool::drop(claimed[i].slab, run);
+      Slab* const slab = claimed[i].arrival->slab;
+      while (i + run < n && claimed[i + run].arrival->slab == slab) ++run;
+      SlabPool::drop(slab, run);
     }
     shop_.account.release(n, 0);
     figures_.messages += n;
   }
   void check(const Descriptor& d) {
-    expect(d.index < last_.size(), "a descriptor names no producer");
-    expect(static_cast<std::int64_t>(d.sequence) > last_[d.index], "a producer's messages are out of order");
-    last_[d.index] = static_cast<std::int64_t>(d.sequence);
-    seen_[d.index].push_back(d.sequence);
+    const std::uint32_t index = d.arrival->index;
+    expect(index < last_.size(), "a descriptor names no producer");
+    expect(static_cast<std::int64_t>(sequence_of(d)) > last_[index], "a producer's messages are out of order");
+    last_[index] = static_cast<std::int64_t>(sequence_of(d));
+    seen_[index].push_back(sequence_of(d));
     for (std::uint32_t i = 0; i < d.size; ++i)
       expect(d.data[i] == byte_of(d), "a message was overwritten while it was held");
   }

@@ -3,7 +3,7 @@
 # Belongs here: the wire format, its limits, and the one judgement on each frame. Does not: buffers, sockets, threads,
 # or what becomes of a message. Each Parser and each MaskKeys belongs to one thread at a time.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from wsengine.engine.utf8 cimport UTF8_ASCII, UTF8_INVALID, Utf8, Utf8Verdict, utf8_check
+from wsengine.engine.utf8 cimport Utf8, utf8_valid
 
 cdef enum Opcode:                 # RFC 6455 §11.8
     OP_CONTINUATION = 0
@@ -36,7 +36,6 @@ cdef struct Parsed:               # what came with the step
     const char* problem           # FAIL
     uint16_t close_code
     uint8_t opcode                # MESSAGE, PIECE: OP_TEXT or OP_BINARY
-    uint8_t ascii                 # MESSAGE: a text of ASCII only
     uint8_t last                  # PIECE: the message is complete
 
 cdef struct Parser:
@@ -67,7 +66,6 @@ cdef bint close_code_valid(uint16_t code) noexcept nogil
 # on, so it stands here, to become part of its callers' code. Whatever is not so is left to parse_any().
 cdef inline Step parse(Parser* parser, const uint8_t* data, size_t size, Parsed* out) noexcept nogil:
     cdef size_t used = 2, payload
-    cdef Utf8Verdict verdict = UTF8_INVALID
     if size < 4 or parser.in_payload | parser.head_size | parser.message_opcode | parser.over:
         return parse_any(parser, data, size, out)
     payload = data[1]
@@ -81,8 +79,7 @@ cdef inline Step parse(Parser* parser, const uint8_t* data, size_t size, Parsed*
     if payload > size - used or payload > parser.max_size:
         return parse_any(parser, data, size, out)
     if data[0] == 0x80 | OP_TEXT:
-        verdict = utf8_check(data + used, payload)
-        if verdict == UTF8_INVALID:
+        if not utf8_valid(data + used, payload):
             return parse_any(parser, data, size, out)
     elif data[0] != 0x80 | OP_BINARY:
         return parse_any(parser, data, size, out)
@@ -90,7 +87,6 @@ cdef inline Step parse(Parser* parser, const uint8_t* data, size_t size, Parsed*
     out.size = payload
     out.consumed = used + payload
     out.opcode = data[0] & 0x0F
-    out.ascii = verdict == UTF8_ASCII
     return STEP_MESSAGE
 
 # ---- building: frames of ours, always masked (§5.1, §5.3)

@@ -13,7 +13,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdio cimport fputs, stderr
 from libc.stdlib cimport abort
 from libc.string cimport memcpy
-from wsengine.engine.utf8 cimport UTF8_ASCII, UTF8_INVALID, Utf8Verdict, utf8_check, utf8_feed, utf8_start
+from wsengine.engine.utf8 cimport utf8_valid, utf8_feed, utf8_start
 
 cdef extern from "entropy.hpp" namespace "wsengine" nogil:
     bint fill_random(uint8_t* out, size_t size)
@@ -132,7 +132,7 @@ cdef Step close_step(Parser* parser, const uint8_t* payload, size_t size, Parsed
     out.size = size - 2
     if not close_code_valid(out.close_code):
         return fail(parser, out, 1002, b"Close frame with a code that must not be sent")
-    if utf8_check(out.payload, out.size) == UTF8_INVALID:
+    if not utf8_valid(out.payload, out.size):
         return fail(parser, out, 1007, b"close reason that is not UTF-8")
     return STEP_CLOSE
 
@@ -245,19 +245,14 @@ cdef Step parse_any(Parser* parser, const uint8_t* data, size_t size, Parsed* ou
 
 cdef inline Step message_step(Parser* parser, const uint8_t* data, size_t used, Parsed* out) noexcept nogil:
     """A whole message in one frame that lies in the input."""
-    cdef Utf8Verdict verdict
     out.payload = data + used
     out.size = <size_t>parser.left
     out.consumed = used + out.size
     out.opcode = parser.opcode
-    out.ascii = 0
     parser.in_payload = 0
     parser.message_opcode = 0
-    if parser.opcode == OP_TEXT:
-        verdict = utf8_check(out.payload, out.size)
-        if verdict == UTF8_INVALID:
-            return fail(parser, out, 1007, b"text message that is not UTF-8")
-        out.ascii = verdict == UTF8_ASCII
+    if parser.opcode == OP_TEXT and not utf8_valid(out.payload, out.size):
+        return fail(parser, out, 1007, b"text message that is not UTF-8")
     return STEP_MESSAGE
 
 

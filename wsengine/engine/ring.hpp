@@ -69,7 +69,7 @@ constexpr std::size_t kLine = 128;
 // Positions never wrap in the life of a process, so there is no ABA. It never waits: a full ring takes nothing, an
 // empty one gives nothing. A consumer stalled between claim and release holds back only its own slots.
 template <class T> class Ring {
-  struct alignas(64) Slot {
+  struct alignas(32) Slot {
     Atomic<std::uint64_t> sequence;  // written by whoever owns the slot: producer, then consumer
     Plain<T> value;                  // the same owner; handed over by `sequence`
   };
@@ -550,22 +550,28 @@ class SlabPool {
 };
 
 // ---------------------------------------------------------------------------------------------------------- Descriptor
-// One received message in a slab, as it travels through the ring. 48 bytes: with its sequence a slot is one line.
+// What the messages of one read have in common. It lies in their slab and lives as long; written by the reader before
+// it publishes the first of them (ring_publish), never changed after.
+struct Arrival {
+  Slab* slab;
+  std::uint64_t sequence;    // of the message with ordinal 0, per connection and epoch
+  std::int64_t received_ns;  // monotonic, of the recv
+  std::uint32_t epoch;       // connection generation
+  std::uint32_t index;       // which connection of the producer
+};
+
+// One received message, as it travels through the ring. 24 bytes: with its sequence two slots fill a line, and a
+// message costs half a line's way from core to core.
 struct Descriptor {
   const std::uint8_t* data;
-  Slab* slab;
-  std::uint64_t sequence;     // of the message, per connection and epoch
-  std::int64_t received_ns;   // monotonic, of the recv that completed it
-  std::uint32_t size;         // bytes
-  std::uint32_t epoch;        // connection generation
-  std::uint32_t index;        // which connection of the producer
-  std::uint8_t opcode;
-  std::uint8_t ascii;         // 1: a text of ASCII only
-  std::uint8_t pad[2];
+  const Arrival* arrival;
+  std::uint32_t size;          // bytes
+  std::uint32_t ordinal : 30;  // in its arrival; a read of 2^30 bytes has fewer messages
+  std::uint32_t opcode : 2;    // 1 text, 2 binary
 };
 
 #ifndef WS_MODEL
-static_assert(sizeof(Descriptor) == 48, "a slot of Ring<Descriptor> fills one cache line");
+static_assert(sizeof(Descriptor) == 24, "two slots of Ring<Descriptor> fill one cache line");
 inline std::int64_t monotonic_ns() {
   timespec t;
   clock_gettime(CLOCK_MONOTONIC, &t);

@@ -62,16 +62,19 @@ cdef extern from "ring.hpp" namespace "wsengine" nogil:
         @staticmethod
         void drop(Slab* slab, uint32_t n)
 
-    cppclass Descriptor:
-        const uint8_t* data
+    cppclass Arrival:
         Slab* slab
         uint64_t sequence
         int64_t received_ns
-        uint32_t size
         uint32_t epoch
         uint32_t index
-        uint8_t opcode
-        uint8_t ascii
+
+    cppclass Descriptor:
+        const uint8_t* data
+        const Arrival* arrival
+        uint32_t size
+        uint32_t ordinal
+        uint32_t opcode
 
     cppclass CRing "wsengine::Ring<wsengine::Descriptor>":
         CRing(uint32_t capacity) except +

@@ -172,7 +172,7 @@ cdef class Ring:
         cdef Descriptor one
         if self.c != NULL:
             while self.c.pop(&one, 1):
-                SlabPool.drop(one.slab, 1)
+                SlabPool.drop(one.arrival.slab, 1)
             del self.c
         del self.pool
 
@@ -215,13 +215,18 @@ cdef class Ring:
 
     cdef int fill(self, Descriptor* one, const uint8_t[::1] view) except -1:
         cdef size_t size = <size_t>view.shape[0]
-        memset(one, 0, sizeof(Descriptor))
-        one.slab = self.pool.acquire(size if size else 1)
-        if one.slab == NULL:
+        cdef Slab* slab = self.pool.acquire(sizeof(Arrival) + size)
+        cdef Arrival* arrival
+        if slab == NULL:
             raise MemoryError()
+        arrival = <Arrival*>slab.data()
+        memset(arrival, 0, sizeof(Arrival))
+        arrival.slab = slab
+        memset(one, 0, sizeof(Descriptor))
+        one.arrival = arrival
+        one.data = <const uint8_t*>(arrival + 1)
         if size:
-            memcpy(one.slab.data(), &view[0], size)
-        one.data = one.slab.data()
+            memcpy(<void*>one.data, &view[0], size)
         one.size = <uint32_t>size
         one.opcode = 2
         return 0
@@ -231,7 +236,7 @@ cdef class Ring:
         self.account.c.charge(n, 0)
         done = self.c.push(batch, n)
         for i in range(done, n):
-            SlabPool.drop(batch[i].slab, 1)
+            SlabPool.drop(batch[i].arrival.slab, 1)
         if done < n:
             self.account.c.release(n - done, 0)
         if done:
@@ -244,7 +249,7 @@ cdef class Ring:
         cdef uint32_t i, n = self.c.pop(batch, min(most, 256))
         taken = [PyBytes_FromStringAndSize(<const char*>batch[i].data, batch[i].size) for i in range(n)]
         for i in range(n):
-            SlabPool.drop(batch[i].slab, 1)
+            SlabPool.drop(batch[i].arrival.slab, 1)
         if n:
             self.account.c.release(n, 0)
         return taken

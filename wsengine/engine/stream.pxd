@@ -7,7 +7,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libcpp cimport bool as cbool
 from libcpp.atomic cimport atomic
 from wsengine.engine.frames cimport MaskKeys, Parsed, Parser, Step
-from wsengine.engine.ring cimport CAccount, CParker, CRing, Descriptor, Slab, SlabPool
+from wsengine.engine.ring cimport Arrival, CAccount, CParker, CRing, Descriptor, Slab, SlabPool
 
 cdef extern from "control.hpp" namespace "wsengine" nogil:
     cdef enum Ask "wsengine::Ask":
@@ -106,11 +106,13 @@ cdef struct Wire:
     cbool starved              # waits for room in the pipeline
     # the message in progress
     Slab* part_slab            # holds one reference
+    Arrival* part_arrival      # in it, before the payload; filled in when the message is complete
     uint8_t* part
     uint64_t part_size
     uint64_t part_capacity
     # bytes read and not parsed, for want of room
     Slab* rest_slab            # holds one reference
+    Arrival* rest_arrival      # of the read that they came by
     const uint8_t* rest
     size_t rest_size
     # going out: control frames overtake between frames
@@ -144,6 +146,7 @@ cdef struct Intake:            # the reader's own, shared by its connections
     uint32_t staged
     uint32_t in_place          # of those, how many lie in `here` and have no reference of their own yet
     Slab* here                 # what is being parsed
+    Arrival* arrival           # of that
     uint64_t credit            # messages that may still be staged before the account is asked again
     uint32_t pushed            # since the last notify
     MaskKeys keys

@@ -14,7 +14,7 @@ from libcpp.atomic cimport memory_order_acquire, memory_order_relaxed
 from wsengine.engine.frames cimport (MAX_CONTROL, OP_BINARY, OP_CLOSE, OP_PONG, OP_TEXT, STEP_CLOSE, STEP_FAIL, STEP_MESSAGE,
                                      STEP_MORE, STEP_PIECE, STEP_PING, STEP_PONG, MaskKeys, Parsed, Step, build,
                                      frame_size, mask_keys_start, next_key, parse, parser_start)
-from wsengine.engine.ring cimport CAccount, CParker, CRing, Descriptor, Slab, SlabPool, monotonic_ns
+from wsengine.engine.ring cimport Arrival, CAccount, CParker, CRing, Descriptor, Slab, SlabPool, monotonic_ns
 
 cdef extern from "<sys/socket.h>" nogil:
     ssize_t recv(int fd, void* data, size_t size, int flags)
@@ -145,20 +145,24 @@ cdef inline bint has_credit(Intake* intake) noexcept nogil:
     return intake.credit != 0
 
 
-cdef inline void stage(Wire* wire, Intake* intake, Slab* slab, const uint8_t* data, uint64_t size, uint8_t opcode,
-                       uint8_t ascii) noexcept nogil:
+cdef inline void begin_arrival(Wire* wire, Intake* intake, Arrival* arrival, Slab* slab) noexcept nogil:
+    arrival.slab = slab
+    arrival.sequence = wire.sequence
+    arrival.received_ns = intake.now
+    arrival.epoch = wire.epoch
+    arrival.index = wire.index
+
+
+cdef inline void stage(Wire* wire, Intake* intake, const Arrival* arrival, const uint8_t* data, uint64_t size,
+                       uint8_t opcode) noexcept nogil:
     """Stage one message; its slab is `here`, or comes with a reference of its own."""
     cdef Descriptor* one = &intake.batch[intake.staged]
     intake.ring.expect_push(intake.staged + STAGED)
     one.data = data
-    one.slab = slab
-    one.sequence = wire.sequence
-    one.received_ns = intake.now
+    one.arrival = arrival
     one.size = <uint32_t>size
-    one.epoch = wire.epoch
-    one.index = wire.index
+    one.ordinal = <uint32_t>(wire.sequence - arrival.sequence)
     one.opcode = opcode
-    one.ascii = ascii
     wire.sequence += 1
     intake.credit -= 1
     intake.staged += 1
@@ -168,47 +172,48 @@ cdef inline void stage(Wire* wire, Intake* intake, Slab* slab, const uint8_t* da
 
 # ------------------------------------------------------------------------------------------- messages that arrive in parts
 
-cdef bint room_in_slab(Intake* intake, size_t size) noexcept nogil:
-    """Make sure that `size` bytes are free in the slab being filled; False if memory is out."""
+cdef Arrival* room_in_slab(Intake* intake, size_t size) noexcept nogil:
+    """Where in the slab being filled an arrival with `size` bytes behind it may lie; NULL if memory is out."""
     cdef Slab* fresh
-    if intake.pool.slab_bytes() - intake.used >= size:
-        return True
-    fresh = intake.pool.acquire(0)
-    if fresh == NULL:
-        return False
-    SlabPool.drop(intake.slab, 1)     # `here` has a reference of its own while it is parsed
-    intake.slab = fresh
-    intake.used = 0
-    return True
+    intake.used = (intake.used + 7) & ~<size_t>7
+    if intake.used + sizeof(Arrival) + size > intake.pool.slab_bytes():
+        fresh = intake.pool.acquire(0)
+        if fresh == NULL:
+            return NULL
+        SlabPool.drop(intake.slab, 1)     # `here` has a reference of its own while it is parsed
+        intake.slab = fresh
+        intake.used = 0
+    return <Arrival*>(intake.slab.data() + intake.used)
 
 
 cdef bint grow_part(Wire* wire, Intake* intake, uint64_t needed, uint64_t announced) noexcept nogil:
     """Give the message in progress room for `needed` bytes, at once for all of `announced` unless that is large."""
     cdef uint64_t capacity = min(announced, <uint64_t>GROWTH)
     cdef Slab* slab
-    cdef uint8_t* data
+    cdef Arrival* arrival
     # the last frame says how long the message is; before it, doubling keeps many small fragments cheap
     if wire.parser.fin:
         capacity = max(max(capacity, needed), min(wire.part_capacity * 2, announced))
     else:
         capacity = max(max(capacity, needed), wire.part_capacity * 2)
     if capacity <= intake.pool.slab_bytes() // 4:
-        if not room_in_slab(intake, capacity):
+        arrival = room_in_slab(intake, capacity)
+        if arrival == NULL:
             return False
         slab = intake.slab
-        data = slab.data() + intake.used
-        intake.used += capacity
+        intake.used += sizeof(Arrival) + capacity
         SlabPool.add(slab, 1)
     else:
-        slab = intake.pool.acquire(capacity)
+        slab = intake.pool.acquire(sizeof(Arrival) + capacity)
         if slab == NULL:
             return False
-        data = slab.data()
+        arrival = <Arrival*>slab.data()
     if wire.part_slab != NULL:
-        memcpy(data, wire.part, wire.part_size)
+        memcpy(<uint8_t*>(arrival + 1), wire.part, wire.part_size)
         SlabPool.drop(wire.part_slab, 1)
     wire.part_slab = slab
-    wire.part = data
+    wire.part_arrival = arrival
+    wire.part = <uint8_t*>(arrival + 1)
     wire.part_capacity = capacity
     return True
 
@@ -228,7 +233,8 @@ cdef bint gather(Wire* wire, Intake* intake, const Parsed* parsed) noexcept nogi
         memcpy(wire.part + wire.part_size, parsed.payload, parsed.size)
     wire.part_size = needed
     if parsed.last:
-        stage(wire, intake, wire.part_slab, wire.part, needed, parsed.opcode, 0)
+        begin_arrival(wire, intake, wire.part_arrival, wire.part_slab)
+        stage(wire, intake, wire.part_arrival, wire.part, needed, parsed.opcode)
         wire.part_slab = NULL         # its reference went with the message
         wire.part_size = wire.part_capacity = 0
     return True
@@ -372,6 +378,7 @@ cdef bint parse_bytes(Wire* wire, Intake* intake, const uint8_t* data, size_t si
     while at < size:
         if not wire.discarding and not has_credit(intake):
             wire.rest_slab = intake.here
+            wire.rest_arrival = intake.arrival
             SlabPool.add(intake.here, 1)
             wire.rest = data + at
             wire.rest_size = size - at
@@ -388,7 +395,7 @@ cdef bint parse_bytes(Wire* wire, Intake* intake, const uint8_t* data, size_t si
                 continue
             bytes_in += parsed.size
             intake.in_place += 1
-            stage(wire, intake, intake.here, parsed.payload, parsed.size, parsed.opcode, parsed.ascii)
+            stage(wire, intake, intake.arrival, parsed.payload, parsed.size, parsed.opcode)
         else:
             if step == STEP_PIECE:
                 bytes_in += parsed.size
@@ -404,14 +411,17 @@ cdef bint parse_bytes(Wire* wire, Intake* intake, const uint8_t* data, size_t si
     return room
 
 
-cdef bint parse_here(Wire* wire, Intake* intake, Slab* slab, const uint8_t* data, size_t size) noexcept nogil:
+cdef bint parse_here(Wire* wire, Intake* intake, Slab* slab, Arrival* arrival, const uint8_t* data,
+                     size_t size) noexcept nogil:
     """Parse bytes of `slab`, holding it meanwhile: a message in parts may make the intake go on to another one."""
     cdef bint room
     intake.here = slab
+    intake.arrival = arrival
     SlabPool.add(slab, 1)
     room = parse_bytes(wire, intake, data, size)
     SlabPool.drop(slab, 1)
     intake.here = NULL
+    intake.arrival = NULL
     return room
 
 
@@ -424,7 +434,7 @@ cdef bint parse_rest(Wire* wire, Intake* intake) noexcept nogil:
         return True
     wire.rest_slab = NULL
     wire.rest_size = 0
-    room = parse_here(wire, intake, slab, wire.rest, size)
+    room = parse_here(wire, intake, slab, wire.rest_arrival, wire.rest, size)
     SlabPool.drop(slab, 1)
     return room
 
@@ -432,33 +442,42 @@ cdef bint parse_rest(Wire* wire, Intake* intake) noexcept nogil:
 cdef bint wire_feed(Wire* wire, Intake* intake, const uint8_t* data, size_t size) noexcept nogil:
     """Take bytes that somebody else has read: what came behind the handshake. False if memory is out."""
     cdef size_t part
+    cdef Arrival* arrival
     cdef uint8_t* place
     intake.now = monotonic_ns()
     intake.credit = 0                 # other sources share the account: ask it anew
     while size:
-        if not room_in_slab(intake, 1):
+        arrival = room_in_slab(intake, 1)
+        if arrival == NULL:
             return False
-        part = min(size, <size_t>(intake.pool.slab_bytes() - intake.used))
-        place = intake.slab.data() + intake.used
+        place = <uint8_t*>(arrival + 1)
+        part = min(size, <size_t>(intake.pool.slab_bytes() - intake.used - sizeof(Arrival)))
         memcpy(place, data, part)
-        intake.used += part
+        intake.used += sizeof(Arrival) + part
         data += part
         size -= part
-        if not parse_here(wire, intake, intake.slab, place, part):
+        begin_arrival(wire, intake, arrival, intake.slab)
+        if not parse_here(wire, intake, intake.slab, arrival, place, part):
             return size == 0 or put_by(wire, intake, data, size)
     return True
 
 
 cdef bint put_by(Wire* wire, Intake* intake, const uint8_t* data, size_t size) noexcept nogil:
     """Join further unparsed bytes to the rest, in memory of their own."""
-    cdef Slab* slab = intake.pool.acquire(wire.rest_size + size)
+    cdef Slab* slab = intake.pool.acquire(sizeof(Arrival) + wire.rest_size + size)
+    cdef Arrival* arrival
+    cdef uint8_t* place
     if slab == NULL:
         return False
-    memcpy(slab.data(), wire.rest, wire.rest_size)
-    memcpy(slab.data() + wire.rest_size, data, size)
+    arrival = <Arrival*>slab.data()
+    begin_arrival(wire, intake, arrival, slab)
+    place = <uint8_t*>(arrival + 1)
+    memcpy(place, wire.rest, wire.rest_size)
+    memcpy(place + wire.rest_size, data, size)
     SlabPool.drop(wire.rest_slab, 1)
     wire.rest_slab = slab
-    wire.rest = slab.data()
+    wire.rest_arrival = arrival
+    wire.rest = place
     wire.rest_size += size
     return True
 
@@ -468,31 +487,36 @@ cdef inline bint part_takes_reads(Wire* wire) noexcept nogil:
             and wire.parser.opcode < OP_CLOSE and wire.parser.left >= DIRECT)
 
 
-cdef ssize_t receive(Wire* wire, Intake* intake, Slab** slab, uint8_t** place) noexcept nogil:
-    """One read: straight into a large message in progress, else into the slab. -2: memory is out."""
+cdef ssize_t receive(Wire* wire, Intake* intake, Slab** slab, Arrival** arrival, uint8_t** place) noexcept nogil:
+    """One read: straight into a large message in progress, which has its arrival, else into the slab. -2: memory is out."""
     cdef size_t size
     cdef ssize_t got
-    if part_takes_reads(wire):
+    cdef bint direct = part_takes_reads(wire)
+    if direct:
         if wire.part_capacity - wire.part_size < min(wire.parser.left, <uint64_t>DIRECT):
             if not grow_part(wire, intake, wire.part_size + DIRECT, wire.parser.message_size):
                 return -2
         slab[0] = wire.part_slab
+        arrival[0] = wire.part_arrival
         place[0] = wire.part + wire.part_size
         size = <size_t>min(wire.parser.left, wire.part_capacity - wire.part_size)
     else:
-        if not room_in_slab(intake, <size_t>(intake.pool.slab_bytes() // 4)):
+        arrival[0] = room_in_slab(intake, <size_t>(intake.pool.slab_bytes() // 4))
+        if arrival[0] == NULL:
             return -2
         slab[0] = intake.slab
-        place[0] = intake.slab.data() + intake.used
-        size = <size_t>(intake.pool.slab_bytes() - intake.used)
+        place[0] = <uint8_t*>(arrival[0] + 1)
+        size = <size_t>(intake.pool.slab_bytes() - intake.used - sizeof(Arrival))
     while True:
         got = recv(wire.fd, place[0], size, MSG_DONTWAIT)
         if got >= 0 or errno != EINTR:
             break
-    if got > 0 and slab[0] == intake.slab and place[0] == intake.slab.data() + intake.used:
-        intake.used += got
-    if got > 0 and <size_t>got < size:
-        wire.hot = False              # it gave less than there was room for: drained, for now
+    if got > 0:
+        intake.now = monotonic_ns()
+        wire.hot = <size_t>got == size    # did it give less than there was room for, it is drained, for now
+        if not direct:
+            intake.used += sizeof(Arrival) + <size_t>got
+            begin_arrival(wire, intake, arrival[0], slab[0])
     return got
 
 
@@ -509,6 +533,7 @@ cdef Reading end_of_stream(Wire* wire, ssize_t got) noexcept nogil:
 cdef Reading wire_read(Wire* wire, Intake* intake) noexcept nogil:
     """Read and parse, at most READS times. The caller keeps `hot` and settles the intake."""
     cdef Slab* slab = NULL
+    cdef Arrival* arrival = NULL
     cdef uint8_t* place = NULL
     cdef ssize_t got
     cdef int i
@@ -518,15 +543,14 @@ cdef Reading wire_read(Wire* wire, Intake* intake) noexcept nogil:
     for i in range(READS):
         if not wire.discarding and wire.phase < PHASE_ENDING and not intake.account.admits():
             return READ_FULL
-        got = receive(wire, intake, &slab, &place)
+        got = receive(wire, intake, &slab, &arrival, &place)
         if got <= 0:
             if got == -1 and errno == EAGAIN:
                 wire.hot = False
                 return READ_DRY
             return end_of_stream(wire, got)
-        intake.now = monotonic_ns()
         wire.control.heard(intake.now)
-        if not parse_here(wire, intake, slab, place, <size_t>got):
+        if not parse_here(wire, intake, slab, arrival, place, <size_t>got):
             return READ_FULL
         if not wire.hot:
             return READ_DRY

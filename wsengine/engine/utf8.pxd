@@ -10,11 +10,6 @@ cdef struct Utf8:
     uint8_t lower       # bounds of the next of them: they refuse overlong forms, surrogates and what is above U+10FFFF
     uint8_t upper
 
-cdef enum Utf8Verdict:
-    UTF8_INVALID = 0
-    UTF8_VALID = 1
-    UTF8_ASCII = 2      # valid, and no byte above 127
-
 cdef void utf8_start(Utf8* state) noexcept nogil
 # False as soon as the bytes so far cannot begin any UTF-8 text.
 cdef bint utf8_feed(Utf8* state, const uint8_t* data, size_t size) noexcept nogil
@@ -46,8 +41,6 @@ cdef inline size_t ascii_prefix(const uint8_t* data, size_t size) noexcept nogil
     return at
 
 # The verdict on a whole text.
-cdef inline Utf8Verdict utf8_check(const uint8_t* data, size_t size) noexcept nogil:
+cdef inline bint utf8_valid(const uint8_t* data, size_t size) noexcept nogil:
     cdef size_t at = ascii_prefix(data, size)
-    if at == size:
-        return UTF8_ASCII
-    return UTF8_VALID if utf8_whole(data + at, size - at) else UTF8_INVALID
+    return at == size or utf8_whole(data + at, size - at)

@@ -87,4 +87,4 @@ cdef class Utf8Validator:
 
 def is_utf8(const uint8_t[::1] data not None) -> bool:
     """Whether the bytes are UTF-8, as a whole."""
-    return data.shape[0] == 0 or utf8_check(&data[0], <size_t>data.shape[0]) != UTF8_INVALID
+    return data.shape[0] == 0 or utf8_valid(&data[0], <size_t>data.shape[0])

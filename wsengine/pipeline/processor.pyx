@@ -13,7 +13,7 @@ from wsengine.message import Failed
 cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libcpp.atomic cimport atomic, memory_order_acquire, memory_order_relaxed, memory_order_release
-from wsengine.engine.ring cimport Account, Descriptor, Parker, Ring, Slab, SlabPool, monotonic_ns
+from wsengine.engine.ring cimport Account, Arrival, Descriptor, Parker, Ring, Slab, SlabPool, monotonic_ns
 from wsengine.message cimport Message
 
 cdef extern from "Python.h":
@@ -346,7 +346,11 @@ cdef class Processor:
         cdef list messages = self.kept
         cdef Message message
         cdef Descriptor* one
-        cdef Slab* slab = self.batch[0].slab
+        cdef const Arrival* arrival = NULL
+        cdef Slab* slab = self.batch[0].arrival.slab
+        cdef uint64_t first = 0
+        cdef int64_t received_ns = 0
+        cdef uint32_t epoch = 0, index = 0
         cdef uint32_t i, run = 0, soon = min(n, ring.c.depth())    # of the next claim, as it looks now
         cdef uint64_t head = ring.c.head()
         cdef Py_ssize_t usable = 0 if messages is None else len(messages)
@@ -361,12 +365,18 @@ cdef class Processor:
             if i + AHEAD < n:
                 prefetch(self.batch[i + AHEAD].data)   # the reader has written it long ago: it is in no near cache
                 prefetch(self.batch[i + AHEAD].data + 64)
-            if one.slab != slab:
-                self.crew.account.c.charge(0, size)    # the copies, before the slab is let go
-                SlabPool.drop(slab, run)
-                slab = one.slab
-                all_size += size
-                size = run = 0
+            if one.arrival != arrival:
+                arrival = one.arrival
+                if arrival.slab != slab:
+                    self.crew.account.c.charge(0, size)    # the copies, before the slab is let go
+                    SlabPool.drop(slab, run)
+                    slab = arrival.slab
+                    all_size += size
+                    size = run = 0
+                first = arrival.sequence
+                received_ns = arrival.received_ns
+                epoch = arrival.epoch
+                index = arrival.index
             run += 1
             size += one.size
             if i < usable:
@@ -375,11 +385,11 @@ cdef class Processor:
                 message = Message.__new__(Message)
                 messages.append(message)
             give_payload(message, one)
-            message.seq = one.sequence
-            message.received_ns = one.received_ns
-            message.connection_index = one.index
-            message.epoch = one.epoch
-            message.opcode = one.opcode
+            message.seq = first + one.ordinal
+            message.received_ns = received_ns
+            message.connection_index = index
+            message.epoch = epoch
+            message.opcode = <uint8_t>one.opcode
             if message.origin is not origin:
                 message.origin = origin
             message.charged = one.size
