@@ -62,7 +62,7 @@ __all__ = [
     "CONNECTION_EVENTS", "HANDLER_FAILURE", "HANDLE_FAILED", "HANDLE_FAILED_EXCEPTION", "HANDLE_FAILED_START",
     "HANDLE_FAILED_STOP", "MESSAGE", "MESSAGE_EXCEPTION", "MESSAGE_START", "MESSAGE_STOP", "PROCESSOR_START",
     "PROCESSOR_STOP", "QUEUE_EVENTS", "TOPOLOGY_INIT", "WORKER_REPLACED", "Event", "HandlerExists", "HandlerFunction",
-    "HandlerInfo", "HandlerNotFound", "Span", "all_events", "attach", "attach_many", "connection_event", "detach",
+    "HandlerInfo", "HandlerNotFound", "Span", "all_events", "attach", "attach_many", "attached", "connection_event", "detach",
     "exception_metadata", "execute", "list_handlers", "listening", "queue_event", "span",
 ]
 
@@ -382,6 +382,14 @@ def _failure_limit(on_error: object, error_budget: object) -> int | None:
 def listening(event: Event) -> bool:
     """Tell, with one look-up, whether a handler is attached to `event`: ask before building costly metadata."""
     return event in _table
+
+
+def attached() -> Mapping[Event, object]:
+    """The table of the events that have handlers, as it stands now; it never changes, but is replaced by another.
+
+    Whoever asks for the same events over and over keeps the answers for as long as this returns the same object.
+    """
+    return _table
 
 
 def execute(

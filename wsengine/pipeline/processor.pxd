@@ -65,6 +65,9 @@ cdef class Processor:
     cdef readonly int64_t since_ns   # when the chunk in hand was claimed, 0: none; its thread
     cdef uint32_t usual              # bytes a message, by the last claim; its thread
     cdef list kept                   # messages of the chunk before, to be used again; its thread
+    cdef object attached             # telemetry's table that the next two were looked up in; its thread
+    cdef bint chunks_heard           # somebody listens to the events of a chunk; its thread
+    cdef bint messages_heard         # the same of a message; its thread
     cdef object span                 # telemetry's mark of it; its thread
     cdef list watched                # the chunk in hand, while telemetry wants to see it afterwards; its thread
     cdef int turn                    # source to look at first; its thread
@@ -81,6 +84,7 @@ cdef class Processor:
     cdef hold(self, list messages, uint64_t size)
     cdef hold_given(self, list messages)
     cdef handle(self)
+    cdef look_who_listens(self)
     cdef Py_ssize_t transform(self, object transformer)
     cdef bint prepare(self, list messages)
     cdef call_each(self, list messages, object handler)

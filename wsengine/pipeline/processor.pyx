@@ -73,7 +73,7 @@ cdef inline int give_payload(Message message, Descriptor* one) except -1:
 cdef int64_t SLICE_NS = 1000000000       # a parked processor looks up once a second, whatever became of its wake
 
 # Looked up once: what is asked for every chunk.
-cdef object LISTENING = telemetry.listening
+cdef object ATTACHED = telemetry.attached
 cdef object PROCESSOR_START = telemetry.PROCESSOR_START
 cdef object PROCESSOR_STOP = telemetry.PROCESSOR_STOP
 cdef object MESSAGE_START = telemetry.MESSAGE_START
@@ -447,17 +447,26 @@ cdef class Processor:
         """Run the callbacks over the chunk in hand, then acknowledge it."""
         cdef list messages = self.chunk.messages
         cdef Crew crew = self.crew
-        started = self.tell_start(messages) if LISTENING(PROCESSOR_START) or LISTENING(PROCESSOR_STOP) else 0
+        self.look_who_listens()
+        started = self.tell_start(messages) if self.chunks_heard else 0
         if crew.prepare is None or self.prepare(messages):
             if crew.chunk_handler is not None:
                 self.call_chunk(messages, crew.chunk_handler)
-            elif LISTENING(MESSAGE_START) or LISTENING(MESSAGE_STOP) or LISTENING(MESSAGE_EXCEPTION):
+            elif self.messages_heard:
                 self.call_watched(messages, crew.handler)
             else:
                 self.call_each(messages, crew.handler)
         self.settle()
         if started:
             self.tell_stop(started)
+
+    cdef look_who_listens(self):
+        """Ask telemetry once a chunk, and look further only if something was attached or detached meanwhile."""
+        table = ATTACHED()
+        if table is not self.attached:
+            self.attached = table
+            self.chunks_heard = PROCESSOR_START in table or PROCESSOR_STOP in table
+            self.messages_heard = MESSAGE_START in table or MESSAGE_STOP in table or MESSAGE_EXCEPTION in table
 
     def tell_start(self, list messages):
         started = time.monotonic_ns()
