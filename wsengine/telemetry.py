@@ -62,8 +62,8 @@ __all__ = [
     "CONNECTION_EVENTS", "HANDLER_FAILURE", "HANDLE_FAILED", "HANDLE_FAILED_EXCEPTION", "HANDLE_FAILED_START",
     "HANDLE_FAILED_STOP", "MESSAGE", "MESSAGE_EXCEPTION", "MESSAGE_START", "MESSAGE_STOP", "PROCESSOR_START",
     "PROCESSOR_STOP", "QUEUE_EVENTS", "TOPOLOGY_INIT", "WORKER_REPLACED", "Event", "HandlerExists", "HandlerFunction",
-    "HandlerInfo", "HandlerNotFound", "Span", "all_events", "attach", "attach_many", "attached", "connection_event", "detach",
-    "exception_metadata", "execute", "list_handlers", "listening", "queue_event", "span",
+    "HandlerInfo", "HandlerNotFound", "Span", "all_events", "attach", "attach_many", "attached", "connection_event",
+    "detach", "exception_metadata", "execute", "list_handlers", "listening", "queue_event", "span",
 ]
 
 Event: TypeAlias = tuple[str, ...]
