@@ -35,6 +35,13 @@ def checked_acknowledger(value):
     return value
 
 
+def weigh(Message message not None) -> int:
+    """Note on the message how many bytes the pipeline's account holds for it, those of its payload, and return them."""
+    data = message.payload
+    message.charged = <uint32_t>min(len(data), 0xFFFFFFFF) if isinstance(data, (bytes, bytearray, str)) else 0
+    return message.charged
+
+
 cdef class Details:
     """What most messages never have: metadata, an acknowledger, a place among the batchers."""
 

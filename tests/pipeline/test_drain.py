@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from wsengine import EngineStopped, Message, Processors
+from wsengine import EngineStopped, Message, Processors, WebSocketProducer
 
 
 def stuck_on(data, gate):
@@ -168,6 +168,35 @@ def test_a_stop_inside_a_handler_only_requests_it(launch, book):
     assert answers == [None]
     assert result.drained
     book.assert_each_once(range(10))
+
+
+def test_a_stop_inside_a_headers_callable_only_requests_it(build):
+    took = []
+
+    def headers():
+        begun = time.monotonic()
+        took.append((pipeline.stop(), time.monotonic() - begun))
+        return []
+
+    pipeline = build(producers=WebSocketProducer("ws://127.0.0.1:9", headers=headers))
+    result = pipeline.start().join(8)
+    assert result is not None
+    [(answer, seconds)] = took
+    assert answer is None
+    assert seconds < 1, "it waited for its own end"
+
+
+def test_a_start_right_after_a_stop_is_not_taken_for_stopped(build):
+    """Whoever sees the state "stopped" may start; the end of the stop before must not reach the new life."""
+    pipeline = build()
+    for _ in range(30):
+        pipeline.start()
+        pipeline.request_stop()
+        while pipeline.state != "stopped":
+            time.sleep(0)
+        pipeline.start()
+        assert pipeline.join(0.01) is None
+        pipeline.stop()
 
 
 def test_a_stop_inside_an_acknowledger_only_requests_it(launch):

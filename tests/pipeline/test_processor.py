@@ -330,18 +330,23 @@ def test_handle_failed_cannot_make_a_message_succeed(launch, book):
             messages[0].status = "ok"
         except AttributeError as error:
             errors.append(error)
-        return [Message("fresh and successful") for _ in messages]
+        return [book.message(f"{message.data}, put in place") for message in messages]
 
-    pipeline = launch(lambda message: message.fail("x"), handle_failed=handle_failed)
-    pipeline.push_messages(book.message("a"))
-    book.wait(1)
+    def handle_message(message):
+        return None if message.data == "ok" else message.fail(f"no {message.data}")
+
+    pipeline = launch(handle_message, handle_failed=handle_failed)
+    pipeline.push_messages(book.messages(["a", "ok", "b"]))
+    book.wait(3)
     assert errors
-    assert book.ok == []
-    assert len(book.failed) == 1
-    assert pipeline.stop().failed == 1
+    assert book.ok == ["ok"]
+    assert book.failed == ["a, put in place", "b, put in place"]
+    assert book.reasons["b, put in place"].reason == "no b"
+    assert pipeline.stop().failed == 2
 
 
-@pytest.mark.parametrize("handle_failed", [lambda m: 1 / 0, lambda m: [], lambda m: 7, lambda m: [*m, *m]])
+@pytest.mark.parametrize("handle_failed", [lambda m: 1 / 0, lambda m: [], lambda m: 7, lambda m: [*m, *m],
+                                           lambda m: [None for _ in m]])
 def test_a_handle_failed_that_fails_itself_is_logged_and_changes_nothing(launch, book, handle_failed, caplog):
     pipeline = launch(lambda message: message.fail("x"), handle_failed=handle_failed)
     pipeline.push_messages(book.messages([1, 2]))

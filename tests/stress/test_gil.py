@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import sys
 import threading
 import time
 
@@ -96,7 +97,8 @@ def test_pings_and_pongs_keep_their_time_while_a_handler_holds_the_gil(kind):
     assert connection.open, connection.ended
     assert (stats["epoch"], stats["pauses"]) == (1, 0)  # one connection, never paused: the ring was not full
     assert (end - begin) / 1e9 >= HELD
-    assert pulse.longest >= HELD * 0.95  # the GIL really was not to be had
+    if getattr(sys, "_is_gil_enabled", lambda: True)():
+        assert pulse.longest >= HELD * 0.95  # it really was not to be had
 
     offsets = [one.at_ns / 1e9 - int.from_bytes(one.payload[4:], "big") * KEEPALIVE for one in connection.pings]
     late = [offset - min(offsets) for offset in offsets]

@@ -666,7 +666,8 @@ cdef class ControlBlock:
         return self.c.heard_ns.load(memory_order_relaxed)
 
     def counts(self) -> dict:
-        """Messages, payload bytes, frames, discarded messages, pauses, and pings heard and sent, over all generations."""
+        """Messages, payload bytes, frames, discarded messages, pauses and pings heard over all generations, and the
+        pings sent in the present one."""
         return {
             "messages": self.c.messages.load(memory_order_relaxed),
             "bytes": self.c.bytes.load(memory_order_relaxed),

@@ -30,11 +30,12 @@ class Stoppable(Protocol):
 
 
 _engines: weakref.WeakSet[Stoppable] = weakref.WeakSet()
+_spawned: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 _exiting = threading.Event()
 
 
 def spawn(name: str, body: Callable[[], None]) -> threading.Thread:
-    """Start a non-daemon thread with an OS name; it takes no signals."""
+    """Start a non-daemon thread with an OS name; it takes no signals. Names are `wsengine:<pipeline>:<part>`."""
 
     def run() -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
@@ -42,8 +43,15 @@ def spawn(name: str, body: Callable[[], None]) -> threading.Thread:
         body()
 
     thread = threading.Thread(target=run, name=name, daemon=False)
+    _spawned.add(thread)
     thread.start()
     return thread
+
+
+def within(pipeline: str) -> bool:
+    """Whether the caller runs in a thread of the pipeline of that name, for whose end a stop waits."""
+    caller = threading.current_thread()
+    return caller in _spawned and caller.name.startswith(f"wsengine:{pipeline}:")
 
 
 def _name_for_the_system(name: str) -> None:

@@ -58,11 +58,6 @@ class Monitor:
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(timeout)
 
-    @property
-    def is_current(self) -> bool:
-        """Whether the caller runs in the monitor's thread."""
-        return self._thread is threading.current_thread()
-
     def _run(self) -> None:
         while not self._ended:
             self._wake.wait(PERIOD)

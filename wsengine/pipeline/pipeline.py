@@ -19,7 +19,7 @@ import time
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from wsengine import telemetry
-from wsengine.engine.threads import at_exit, check_fork
+from wsengine.engine.threads import at_exit, check_fork, within
 from wsengine.errors import ConfigurationError, EngineStopped
 from wsengine.options import choice, reject_unknown, seconds, text, whole
 from wsengine.pipeline import drain
@@ -214,7 +214,7 @@ class Pipeline:
         if self._topology is None or self._monitor is None:
             raise EngineStopped(f"pipeline {self._name!r} has not been started")
         self.request_stop(timeout)
-        if self._monitor.is_current or self._topology.is_worker(threading.current_thread()):
+        if within(self._name):
             return None
         while not self._stopped.wait(0.1):
             continue
@@ -236,7 +236,7 @@ class Pipeline:
             with _registry:
                 self._state = "stopped"
                 _running.pop(self._name, None)
-            self._stopped.set()
+                self._stopped.set()  # under the lock: a start() that follows clears it, and nobody sets it after that
 
     def stop_at_exit(self) -> None:
         """The interpreter is ending: drain, as `stop` does."""

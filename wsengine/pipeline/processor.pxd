@@ -70,6 +70,7 @@ cdef class Processor:
     cdef bint messages_heard         # the same of a message; its thread
     cdef object span                 # telemetry's mark of it; its thread
     cdef list watched                # the chunk in hand, while telemetry wants to see it afterwards; its thread
+    cdef object transformer          # for the chunk in hand, or None; its thread
     cdef int turn                    # source to look at first; its thread
     cdef Descriptor batch[CHUNK]     # its thread
 
@@ -86,10 +87,10 @@ cdef class Processor:
     cdef handle(self)
     cdef look_who_listens(self)
     cdef Py_ssize_t transform(self, object transformer)
-    cdef bint prepare(self, list messages)
-    cdef call_each(self, list messages, object handler)
-    cdef call_watched(self, list messages, object handler)
-    cdef call_chunk(self, list messages, object handler)
-    cdef take_results(self, str callback, list messages, object results)
+    cdef bint prepare(self, list messages, Py_ssize_t first)
+    cdef call_each(self, list messages, Py_ssize_t first, object handler)
+    cdef call_watched(self, list messages, Py_ssize_t first, object handler)
+    cdef call_chunk(self, list messages, Py_ssize_t first, object handler)
+    cdef take_results(self, str callback, list messages, Py_ssize_t first, object results)
     cdef take_result(self, Py_ssize_t at, Message message, object result)
     cdef settle(self)

@@ -287,6 +287,7 @@ cdef class Processor:
         cdef Message message
         cdef int n = 0
         while self.claim():
+            self.transformer = None              # nothing of the user's runs for what is failed anyway, unhandled
             for message in self.chunk.messages:
                 message.set_verdict(Failed(reason))
                 n += 1
@@ -326,6 +327,7 @@ cdef class Processor:
         if not messages:
             return 0
         self.hold_given(messages)
+        self.transformer = None
         return len(messages)
 
     cdef Py_ssize_t claim_ring(self, Ring ring, object origin, object transformer):
@@ -334,8 +336,7 @@ cdef class Processor:
             return 0
         self.chunk = Chunk.__new__(Chunk, self.crew)
         self.materialise(n, ring, origin, self.chunk)
-        if transformer is not None:
-            self.transform(transformer)
+        self.transformer = transformer
         return n
 
     cdef materialise(self, uint32_t n, Ring ring, object origin, Chunk chunk):
@@ -436,10 +437,12 @@ cdef class Processor:
     cdef hold_given(self, list messages):
         """Take in hand what came out of an inbox."""
         cdef Message message
+        cdef uint64_t size = 0
         self.chunk = Chunk.__new__(Chunk, self.crew)
         for message in messages:
             message.holder = self.chunk
-        self.hold(messages, 0)
+            size += message.charged
+        self.hold(messages, size)
 
     # ------------------------------------------------------------------------------------------------------ handling
 
@@ -447,15 +450,20 @@ cdef class Processor:
         """Run the callbacks over the chunk in hand, then acknowledge it."""
         cdef list messages = self.chunk.messages
         cdef Crew crew = self.crew
+        cdef Py_ssize_t first = 0
+        if self.transformer is not None:
+            first = self.transform(self.transformer)
+            self.transformer = None
+            messages = self.chunk.messages
         self.look_who_listens()
         started = self.tell_start(messages) if self.chunks_heard else 0
-        if crew.prepare is None or self.prepare(messages):
+        if first < len(messages) and (crew.prepare is None or self.prepare(messages, first)):
             if crew.chunk_handler is not None:
-                self.call_chunk(messages, crew.chunk_handler)
+                self.call_chunk(messages, first, crew.chunk_handler)
             elif self.messages_heard:
-                self.call_watched(messages, crew.handler)
+                self.call_watched(messages, first, crew.handler)
             else:
-                self.call_each(messages, crew.handler)
+                self.call_each(messages, first, crew.handler)
         self.settle()
         if started:
             self.tell_stop(started)
@@ -488,9 +496,11 @@ cdef class Processor:
                            "telemetry_span_context": self.span})
 
     cdef Py_ssize_t transform(self, object transformer):
-        """Replace each message by what the transformer makes of its payload (reference B-19: failing fails that one)."""
+        """Replace each message by what the transformer makes of its payload. Those that it fails on are failed, and go
+        to the front of the chunk, where no handler sees them (reference B-19); how many."""
         cdef Message message, made
         cdef Py_ssize_t i
+        cdef list messages = self.chunk.messages, spoiled
         for i in range(len(self.chunk.messages)):
             message = self.chunk.messages[i]
             if message.verdict is not None:
@@ -518,24 +528,28 @@ cdef class Processor:
             made.holder = message.holder
             message.holder = None
             self.chunk.messages[i] = made
-        return 0
+        spoiled = [m for m in messages if (<Message>m).verdict is not None]
+        if spoiled:
+            self.chunk.messages = spoiled + [m for m in messages if (<Message>m).verdict is None]
+            self.chunk.progress = len(spoiled)
+        return len(spoiled)
 
-    cdef bint prepare(self, list messages):
-        """Let `prepare_messages` see the chunk; False if that failed it as a whole."""
+    cdef bint prepare(self, list messages, Py_ssize_t first):
+        """Let `prepare_messages` see the chunk from `first` on; False if that failed it as a whole."""
         cdef Message message
         cdef Py_ssize_t i
         try:
-            prepared = self.crew.prepare(PyList_GetSlice(messages, 0, len(messages)))
+            prepared = self.crew.prepare(PyList_GetSlice(messages, first, len(messages)))
             if prepared is not None:
-                self.take_results("prepare_messages", messages, prepared)
+                self.take_results("prepare_messages", messages, first, prepared)
             return True
         except BaseException as error:
             self.crew.log_failure("prepare_messages", error)
-            for message in messages:
+            for message in messages[first:]:
                 message.set_verdict(Failed(error, error))
             return False
 
-    cdef call_each(self, list messages, object handler):
+    cdef call_each(self, list messages, Py_ssize_t first, object handler):
         """The hot loop: the handler once a message, called without the detour over a bound method."""
         cdef Chunk chunk = self.chunk
         cdef Message message
@@ -548,7 +562,7 @@ cdef class Processor:
             args[0] = PyMethod_GET_SELF(handler)
         else:
             function = <PyObject*>handler
-        for i in range(n):
+        for i in range(first, n):
             args[bound] = <PyObject*>PyList_GET_ITEM(messages, i)
             if chunk.state == CHUNK_TAKEN:       # only a hint here: settle() decides under the lock
                 return
@@ -572,12 +586,12 @@ cdef class Processor:
             self.crew.log_failure("handle_message", error)
             (<Message>message).set_verdict(Failed(error, error))
 
-    cdef call_watched(self, list messages, object handler):
+    cdef call_watched(self, list messages, Py_ssize_t first, object handler):
         """The same with telemetry for each message (reference §7.3)."""
         cdef Chunk chunk = self.chunk
         cdef Message message
         cdef Py_ssize_t i, n = len(messages)
-        for i in range(n):
+        for i in range(first, n):
             message = <Message>messages[i]
             if chunk.state == CHUNK_TAKEN:
                 return
@@ -601,26 +615,26 @@ cdef class Processor:
                                   {**about, "message": messages[i]})
             chunk.progress = i + 1
 
-    cdef call_chunk(self, list messages, object handler):
+    cdef call_chunk(self, list messages, Py_ssize_t first, object handler):
         """The handler once for the chunk: by raising it fails all that it had not failed by itself."""
         cdef Message message
         cdef Py_ssize_t i
         try:
-            result = handler(PyList_GetSlice(messages, 0, len(messages)))
+            result = handler(PyList_GetSlice(messages, first, len(messages)))
             if result is not None:
-                self.take_results("handle_messages", messages, result)
+                self.take_results("handle_messages", messages, first, result)
         except BaseException as error:
             self.crew.log_failure("handle_messages", error)
-            for message in messages:
+            for message in messages[first:]:
                 if message.verdict is None:
                     message.set_verdict(Failed(error, error))
         self.chunk.progress = len(messages)
 
-    cdef take_results(self, str callback, list messages, object results):
+    cdef take_results(self, str callback, list messages, Py_ssize_t first, object results):
         """Put the messages that a callback returned for the chunk in the places of those that it was given."""
-        cdef Py_ssize_t i = 0, n = len(messages)
+        cdef Py_ssize_t i = 0, n = len(messages) - first
         if isinstance(results, list) and len(<list>results) == n:
-            while i < n and PyList_GET_ITEM(results, i) == PyList_GET_ITEM(messages, i):
+            while i < n and PyList_GET_ITEM(results, i) == PyList_GET_ITEM(messages, first + i):
                 i += 1
             if i == n:                           # those that it was given, as most callbacks do
                 return
@@ -629,7 +643,7 @@ cdef class Processor:
                             f"{f'of {len(results)} ' if isinstance(results, list) else ''}for {n} messages; return the "
                             "list of as many Messages, or None")
         for i in range(n):
-            self.take_result(i, messages[i], results[i])
+            self.take_result(first + i, messages[first + i], results[i])
 
     cdef take_result(self, Py_ssize_t at, Message message, object result):
         """Put another Message in the place of the one that the callback was given."""
@@ -668,7 +682,7 @@ cdef class Processor:
                 self.let_go()
                 return
         if failed:
-            self.call_handle_failed([m for m in messages if (<Message>m).verdict is not None])
+            self.call_handle_failed([i for i, m in enumerate(messages) if (<Message>m).verdict is not None])
         with chunk.lock:
             if chunk.state != CHUNK_OPEN:
                 self.let_go()
@@ -698,9 +712,12 @@ cdef class Processor:
         self.since_ns = 0
         self.crew.busy.fetch_sub(1, memory_order_release)  # pairs with the acquire in Crew.idle
 
-    def call_handle_failed(self, list failed) -> None:
-        """Let `handle_failed` see them before they are acknowledged; it cannot make them succeed (reference §6.2)."""
+    def call_handle_failed(self, list places) -> None:
+        """Let `handle_failed` see those at these places of the chunk before they are acknowledged. It may change their
+        data and acknowledgement or put others in place, and cannot make them succeed (reference §6.2)."""
         cdef Message message
+        cdef list messages = self.chunk.messages
+        cdef list failed = [messages[at] for at in places]
         if self.crew.on_failed is None:
             return
         about = {"topology_name": self.crew.name, "messages": list(failed)}
@@ -708,10 +725,14 @@ cdef class Processor:
         try:
             with telemetry.span(telemetry.HANDLE_FAILED, about):
                 result = self.crew.on_failed(list(failed))
-            if result is not None and (not isinstance(result, list) or len(result) != len(failed)):
+            if result is not None and (not isinstance(result, list) or len(result) != len(failed) or not all(
+                    [isinstance(one, Message) for one in result])):
                 raise TypeError(f"handle_failed returned {result!r}; return the list of as many Messages, or None")
+            for at, one in zip(places, result or ()):
+                self.take_result(at, messages[at], one)
         except BaseException as error:
             self.crew.log_failure("handle_failed", error)
-        for message, verdict in zip(failed, before):
+        for at, verdict in zip(places, before):
+            message = messages[at]
             if message.verdict is None:
                 message.set_verdict(verdict)

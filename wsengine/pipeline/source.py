@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from wsengine.engine.ring import Door
 from wsengine.engine.threads import spawn
 from wsengine.errors import ConfigurationError, EngineStopped
-from wsengine.message import Message
+from wsengine.message import Message, weigh
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -42,6 +42,7 @@ class Inbox:
         self._ask = ask
         self._queue: deque[Message] = deque()
         self._pushing = threading.Lock()  # one pusher waits for room at a time; keeps the order of whole pushes
+        self._gate = threading.Lock()  # held to close, and to put one message in: after close() none comes in
         self._door = Door(account)
         self._asked = threading.Condition()
         self._closed = False
@@ -86,17 +87,22 @@ class Inbox:
             for done, one in enumerate(given):
                 if not self._admitted(deadline):
                     return done
-                self._account.charge(1, 0)
-                self._queue.append(one)
+                with self._gate:
+                    self._check_open()
+                    self._account.charge(1, weigh(one))
+                    self._queue.append(one)
                 self._parker.notify()
         finally:
             self._pushing.release()
         return len(given)
 
+    def _check_open(self) -> None:
+        if self._closed:
+            raise EngineStopped("the pipeline is stopping and takes no more messages")
+
     def _admitted(self, deadline: float | None) -> bool:
         while True:
-            if self._closed:
-                raise EngineStopped("the pipeline is stopping and takes no more messages")
+            self._check_open()
             if self._account.admits():
                 return True
             if not self._door.starve():
@@ -140,8 +146,9 @@ class Inbox:
             self._door.close()
 
     def close(self) -> None:
-        """Take nothing more; wakes everybody who pushes or waits."""
-        self._closed = True
+        """Take nothing more, from the return of this call on; wakes everybody who pushes or waits."""
+        with self._gate:
+            self._closed = True
         self._door.ring()
         self.asked()
 

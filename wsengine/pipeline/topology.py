@@ -108,11 +108,6 @@ class Topology:
             alive += producer.alive()
         return alive
 
-    def is_worker(self, thread: threading.Thread) -> bool:
-        """Whether `thread` runs handlers or producers of this pipeline, so that a stop waits for it."""
-        return any(getattr(seat, "thread", None) is thread for seat in self.seats) or any(
-            thread.name in producer.alive() for producer in self.producers)
-
     def totals(self) -> tuple[int, int]:
         """Messages acknowledged so far: successful, failed."""
         successful = sum(seat.before[0] + seat.processor.successful for seat in self.seats)
