@@ -13,7 +13,8 @@ from types import SimpleNamespace
 import pytest
 
 from wsengine.engine.ring import Account, Parker, Ring
-from wsengine.pipeline.processor import Crew, Processor
+from wsengine.pipeline.crew import Crew
+from wsengine.pipeline.processor import Processor
 
 
 def handle_all(payloads, handler, max_demand=20):

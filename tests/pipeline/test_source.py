@@ -96,6 +96,17 @@ def test_a_producer_that_stops_its_pipeline_does_not_wait_for_itself(build, book
 # ---- room
 
 
+def test_the_bytes_of_pushed_messages_count_towards_the_bound(launch, book, gate):
+    pipeline = launch(lambda message: gate.wait(20) and None, max_queue_bytes=4096, processors=Processors(max_demand=1))
+    assert pipeline.push_messages(book.messages([bytes(1500)] * 10), timeout=0.3) == 3
+    assert pipeline.stats().held_bytes == 4500
+    gate.set()
+    assert pipeline.push_messages(book.messages(["text", 7, bytearray(100)]), timeout=5) == 3
+    book.wait(6)
+    assert pipeline.stop().drained
+    assert pipeline.stats().held_bytes == 0
+
+
 def full(launch, book, gate, **options):
     """A pipeline of 8 whose handler waits for permits; it is full: one in hand, seven in the inbox."""
     permits = threading.Semaphore(0)

@@ -10,11 +10,13 @@ import time
 from wsengine import telemetry
 from wsengine.message import Failed
 
-cimport cython
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libcpp.atomic cimport atomic, memory_order_acquire, memory_order_relaxed, memory_order_release
-from wsengine.engine.ring cimport Account, Arrival, Descriptor, Parker, Ring, Slab, SlabPool, monotonic_ns
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libcpp.atomic cimport memory_order_acquire, memory_order_relaxed, memory_order_release
+from wsengine.engine.ring cimport Ring, monotonic_ns
 from wsengine.message cimport Message
+from wsengine.pipeline.chunk cimport CHUNK_OPEN, CHUNK_SETTLED, CHUNK_TAKEN, Chunk
+from wsengine.pipeline.crew cimport Crew
+from wsengine.pipeline.materialiser cimport CHUNK, Materialiser
 
 cdef extern from "Python.h":
     PyObject* PyObject_Vectorcall(PyObject* callable, PyObject** args, size_t n, PyObject* names)
@@ -23,52 +25,11 @@ cdef extern from "Python.h":
     bint PyMethod_Check(object o)
     PyObject* PyMethod_GET_FUNCTION(object method)
     PyObject* PyMethod_GET_SELF(object method)
-    void PyErr_Clear()
     void Py_DECREF(object o)
-
-cdef extern from *:
-    """
-    #define plain(object, type) (Py_TYPE((PyObject*)(object)) == (PyTypeObject*)(type))  /* and of no subclass */
-    #define prefetch(address) __builtin_prefetch(address)
-    /* Whether a reference count of one means that nobody else has the object. Without the GIL counts are split. */
-    #ifdef Py_GIL_DISABLED
-    #define unique_references() 0
-    #define ws_refcnt(o) 0
-    #else
-    #define unique_references() 1
-    #define ws_refcnt(o) Py_REFCNT(o)
-    #endif
-    """
-    void prefetch(const void* address) nogil
-    bint plain(PyObject* o, object type)
-    bint unique_references()
-    Py_ssize_t ws_refcnt(PyObject* o)
-
-
-cdef extern from "payload.hpp" namespace "wsengine":
-    PyObject* payload_new(const uint8_t* data, uint32_t size, uint32_t* room)
-    bint payload_again(PyObject* bytes, uint32_t room, const uint8_t* data, uint32_t size)
-    bint payload_stays(PyObject* bytes, uint32_t room)
-
 
 cdef int raise_pending() except -1:
     """Let the error that is set already be raised here."""
     return -1
-
-cdef inline int give_payload(Message message, Descriptor* one) except -1:
-    """A copy of the payload; without memory for it, an empty one and a failed message."""
-    cdef PyObject* data
-    if message.room and payload_again(<PyObject*>message.payload, message.room, one.data, one.size):
-        return 0
-    data = payload_new(one.data, one.size, &message.room)
-    if data == NULL:
-        PyErr_Clear()
-        message.set_verdict(Failed("no memory for the payload"))
-        message.payload = b""
-        return 0
-    message.payload = <object>data
-    Py_DECREF(message.payload)
-    return 0
 
 cdef int64_t SLICE_NS = 1000000000       # a parked processor looks up once a second, whatever became of its wake
 
@@ -81,152 +42,6 @@ cdef object MESSAGE_STOP = telemetry.MESSAGE_STOP
 cdef object MESSAGE_EXCEPTION = telemetry.MESSAGE_EXCEPTION
 
 
-cdef class Crew:
-    """What the processors of one pipeline share.
-
-    Args:
-        pipeline: its `handle_message` or `handle_messages`, `prepare_messages` and `handle_failed` are called.
-        name: of the pipeline.
-        parker, account: of the pipeline.
-        concurrency, min_demand, max_demand, spin: as in `Processors`; spin in seconds.
-        acknowledge: called with the messages to acknowledge that have an acknowledger.
-        log_failure: called with (what, exception) for what a callback raised.
-    """
-
-    def __cinit__(self, pipeline, str name, Parker parker not None, Account account not None, *, int concurrency,
-                  int min_demand, int max_demand, double spin, acknowledge, log_failure):
-        self.pipeline = pipeline
-        self.name = name
-        self.parker = parker
-        self.account = account
-        self.concurrency = concurrency
-        self.min_demand = min_demand
-        self.max_demand = max_demand
-        self.spin_ns = <int64_t>(spin * 1e9)
-        self.rings = []
-        self.inboxes = []
-        self.handler = pipeline.handle_message
-        self.chunk_handler = pipeline.handle_messages
-        self.prepare = pipeline.prepare_messages
-        self.on_failed = pipeline.handle_failed
-        self.acknowledge = acknowledge
-        self.log_failure = log_failure
-        self.busy = new atomic[int](0)
-        self.ending = new atomic[int](0)
-        self.closed = new atomic[int](0)
-        self.askers = new atomic[int](0)
-
-    def __dealloc__(self):
-        del self.askers
-        del self.busy
-        del self.ending
-        del self.closed
-
-    def add_ring(self, Ring ring not None, origin, transformer=None) -> None:
-        """Add a slab ring as a source; `origin` knows its connections. Before the processors start."""
-        self.rings.append((ring, origin, transformer))
-
-    def add_inbox(self, inbox) -> None:
-        """Add an inbox of messages as a source. Before the processors start."""
-        self.inboxes.append(inbox)
-
-    cdef bint ready(self):
-        cdef Ring ring
-        for entry in self.rings:
-            ring = (<tuple>entry)[0]
-            if ring.c.ready():
-                return True
-        for inbox in self.inboxes:
-            if inbox.depth:
-                return True
-        return False
-
-    @property
-    def idle(self) -> bool:
-        """Whether no processor has a chunk and no source has a message."""
-        return self.busy.load(memory_order_acquire) == 0 and not self.ready()
-
-    @property
-    def depth(self) -> int:
-        """About how many messages wait to be claimed."""
-        cdef Ring ring
-        total = sum([inbox.depth for inbox in self.inboxes])
-        for entry in self.rings:
-            ring = (<tuple>entry)[0]
-            total += ring.c.depth()
-        return total
-
-    def ask(self, int change) -> None:
-        """Somebody begins (1) or ends (-1) to wait for demand, and wants to hear of acknowledgements."""
-        self.askers.fetch_add(change, memory_order_release)
-
-    def close(self) -> None:
-        """Have the processors claim nothing more: the deadline has come."""
-        self.closed.store(1, memory_order_release)  # pairs with the acquire in Processor.run
-        self.parker.c.notify_all()
-
-    def end(self) -> None:
-        """Have the processors leave once there is nothing to claim."""
-        self.ending.store(1, memory_order_release)  # pairs with the acquire in Processor.run
-        self.parker.c.notify_all()
-
-
-cdef class Chunk:
-    """What one claim brought. It acknowledges each of its messages once, whoever does it."""
-
-    def __cinit__(self, Crew crew):
-        self.crew = crew
-        self.state = CHUNK_OPEN
-        self.progress = 0
-
-    def ack_now(self, Message message) -> None:
-        """Acknowledge one of the messages before the others; nothing if it has been already."""
-        with self.lock:
-            if self.state != CHUNK_OPEN or message.holder is not self:
-                return
-            message.holder = None
-            message.acked = True
-            self.left -= 1
-            self.size -= message.charged
-        self.crew.acknowledge([message])
-        self.crew.account.c.release(1, message.charged)
-
-    def take_over(self, reason) -> tuple:
-        """Acknowledge in the place of a processor that is dead or stuck: messages that its handler is done with by
-        their status, the others as failed with `reason`.
-
-        Returns:
-            How many it acknowledged: successful, failed by their own status, and failed here. Zeros if it was settled.
-        """
-        cdef Message message
-        cdef list left
-        cdef Py_ssize_t at
-        cdef uint64_t size = 0
-        cdef int successful = 0, failed = 0, late = 0
-        with self.lock:
-            if self.state != CHUNK_OPEN:
-                return 0, 0, 0
-            self.state = CHUNK_TAKEN
-            left = [(at, entry) for at, entry in enumerate(self.messages) if (<Message>entry).holder is self]
-        for at, entry in left:
-            message = entry
-            message.acked = True
-            if at >= self.progress and message.verdict is None:
-                message.set_verdict(Failed(reason))
-                late += 1
-            elif message.verdict is None:
-                successful += 1
-            else:
-                failed += 1
-            size += message.charged
-        messages = [entry for _, entry in left]
-        self.crew.acknowledge(messages)
-        for message in messages:
-            message.holder = None
-        self.crew.account.c.release(len(messages), size)
-        return successful, failed, late
-
-
 cdef class Processor:
     """One processor; `run` is the body of its thread. Figures may be read from any thread."""
 
@@ -235,7 +50,7 @@ cdef class Processor:
         self.index = index
         self.thread_name = f"wsengine:{crew.name}:processor_{index}"
         self.turn = index
-        self.usual = 1
+        self.materialiser = Materialiser.__new__(Materialiser, crew.account)
 
     def run(self) -> None:
         """Claim and handle until the crew ends and nothing is left to claim."""
@@ -303,7 +118,7 @@ cdef class Processor:
         cdef int64_t idle = crew.concurrency - crew.busy.load(memory_order_relaxed)   # this one among them
         if idle > 1:
             most = min(most, <Py_ssize_t>((ready + idle - 1) // idle))
-        most = min(most, <Py_ssize_t>(CHUNK_BYTES // max(self.usual, <uint32_t>1)))
+        most = min(most, <Py_ssize_t>(CHUNK_BYTES // max(self.materialiser.usual, <uint32_t>1)))
         return min(max(most, 1), CHUNK)
 
     cdef Py_ssize_t claim(self):
@@ -312,8 +127,7 @@ cdef class Processor:
         for i in range(places):
             at = (self.turn + i) % places
             if at < rings:
-                entry = <tuple>self.crew.rings[at]
-                n = self.claim_ring(<Ring>entry[0], entry[1], entry[2])
+                n = self.claim_ring(<tuple>self.crew.rings[at])
             else:
                 n = self.claim_inbox(self.crew.inboxes[at - rings])
             if n:
@@ -330,100 +144,19 @@ cdef class Processor:
         self.transformer = None
         return len(messages)
 
-    cdef Py_ssize_t claim_ring(self, Ring ring, object origin, object transformer):
-        cdef uint32_t n = ring.c.pop(self.batch, <uint32_t>self.demand(ring.c.depth()))
-        if n == 0:
+    cdef Py_ssize_t claim_ring(self, tuple source):
+        cdef Ring ring = <Ring>source[0]
+        cdef list messages
+        if not ring.c.ready():
             return 0
-        self.chunk = Chunk.__new__(Chunk, self.crew)
-        self.materialise(n, ring, origin, self.chunk)
-        self.transformer = transformer
-        return n
-
-    cdef materialise(self, uint32_t n, Ring ring, object origin, Chunk chunk):
-        """Make messages of descriptors whose slots are free again. References to slabs are dropped a run at a time.
-
-        Messages of the chunk before that nobody else has kept are used again, which spares most of their making.
-        """
-        cdef list messages = self.kept
-        cdef Message message
-        cdef Descriptor* one
-        cdef const Arrival* arrival = NULL
-        cdef Slab* slab = self.batch[0].arrival.slab
-        cdef uint64_t first = 0
-        cdef int64_t received_ns = 0
-        cdef uint32_t epoch = 0, index = 0
-        cdef uint32_t i, run = 0, soon = min(n, ring.c.depth())    # of the next claim, as it looks now
-        cdef uint64_t head = ring.c.head()
-        cdef Py_ssize_t usable = 0 if messages is None else len(messages)
-        cdef uint64_t size = 0, all_size = 0
-        self.kept = None
-        if messages is None:
-            messages = []
-        for i in range(n):
-            one = &self.batch[i]
-            if i < soon:
-                ring.c.fetch(head + i)
-            if i + AHEAD < n:
-                prefetch(self.batch[i + AHEAD].data)   # the reader has written it long ago: it is in no near cache
-                prefetch(self.batch[i + AHEAD].data + 64)
-            if one.arrival != arrival:
-                arrival = one.arrival
-                if arrival.slab != slab:
-                    self.crew.account.c.charge(0, size)    # the copies, before the slab is let go
-                    SlabPool.drop(slab, run)
-                    slab = arrival.slab
-                    all_size += size
-                    size = run = 0
-                first = arrival.sequence
-                received_ns = arrival.received_ns
-                epoch = arrival.epoch
-                index = arrival.index
-            run += 1
-            size += one.size
-            if i < usable:
-                message = <Message>PyList_GET_ITEM(messages, i)
-            else:
-                message = Message.__new__(Message)
-                messages.append(message)
-            give_payload(message, one)
-            message.seq = first + one.ordinal
-            message.received_ns = received_ns
-            message.connection_index = index
-            message.epoch = epoch
-            message.opcode = <uint8_t>one.opcode
-            if message.origin is not origin:
-                message.origin = origin
-            message.charged = one.size
-            message.acked = False
-            message.holder = chunk
-        self.crew.account.c.charge(0, size)
-        SlabPool.drop(slab, run)
-        all_size += size
-        self.usual = <uint32_t>(all_size // n)
-        if usable > n:
-            del messages[n:]
-        self.hold(messages, all_size)
-
-    cdef keep(self, list messages):
-        """Make the chunk's messages ready to be used again, if nobody has kept one; those that were kept stay as they are,
-        but for their chunk, which is done."""
-        cdef Message message
-        cdef Py_ssize_t i
-        cdef bint all_ours = unique_references()
-        for i in range(len(messages)):
-            if ws_refcnt(PyList_GET_ITEM(messages, i)) != 1 or not plain(PyList_GET_ITEM(messages, i), Message):
-                all_ours = False
-                (<Message>PyList_GET_ITEM(messages, i)).acked = True
-                (<Message>PyList_GET_ITEM(messages, i)).holder = None
-                continue
-            message = <Message>PyList_GET_ITEM(messages, i)
-            message.acked = True
-            if not payload_stays(<PyObject*>message.payload, message.room):
-                message.payload = None           # it is not accounted for any more
-                message.room = 0
-            message.verdict = None
-            message.details = None
-        self.kept = messages if all_ours else None
+        chunk = Chunk.__new__(Chunk, self.crew)
+        messages = self.materialiser.claim(ring, <uint32_t>self.demand(ring.c.depth()), source[1], chunk)
+        if messages is None:                     # another processor was first
+            return 0
+        self.chunk = chunk
+        self.hold(messages, self.materialiser.size)
+        self.transformer = source[2]
+        return len(messages)
 
     cdef hold(self, list messages, uint64_t size):
         """Take a chunk of `size` charged bytes in hand; its messages know it already."""
@@ -697,7 +430,7 @@ cdef class Processor:
         finally:                                 # whatever came of it, nobody will do it again
             self.successful += len(messages) - failed
             self.failed += failed
-            self.keep(messages if self.watched is None else list(messages))
+            self.materialiser.keep(messages if self.watched is None else list(messages))
             self.let_go()
             self.crew.account.c.release(released, size)
         if self.crew.askers.load(memory_order_relaxed):

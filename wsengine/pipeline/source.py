@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from wsengine.engine.ring import Account, Parker
-    from wsengine.pipeline.processor import Crew
+    from wsengine.pipeline.crew import Crew
 
 __all__ = ["Host", "Inbox", "Producer"]
 

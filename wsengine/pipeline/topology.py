@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from wsengine.engine.ring import Account, Parker
 from wsengine.engine.threads import exiting, spawn
 from wsengine.pipeline import acknowledger
-from wsengine.pipeline.processor import Crew, Processor
+from wsengine.pipeline.crew import Crew
+from wsengine.pipeline.processor import Processor
 from wsengine.pipeline.source import Host, Inbox
 
 if TYPE_CHECKING:

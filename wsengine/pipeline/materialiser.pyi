@@ -1,0 +1,7 @@
+from typing import final
+
+from wsengine.engine.ring import Account
+
+@final
+class Materialiser:
+    def __new__(cls, account: Account) -> Materialiser: ...
