@@ -7,7 +7,6 @@ Switches, by environment variable:
 """
 
 import os
-import platform
 import sys
 from glob import glob
 
@@ -20,6 +19,7 @@ MODULES = [
     "wsengine.engine.ring",
     "wsengine.engine.utf8",
     "wsengine.engine.frames",
+    "wsengine.engine.output",
     "wsengine.engine.stream",
     "wsengine.engine.receiver",
     "wsengine.engine.keepalive",
@@ -64,7 +64,7 @@ class BuildOrSayWhy(build_ext):
         except Exception as error:
             raise SystemExit(
                 f"\nwsengine could not compile {ext.name}: {error}\n"
-                f"It needs a C++17 compiler and the headers of Python {platform.python_version()}.\n"
+                f"It needs a C++17 compiler and the headers of Python {sys.version.split()[0]}.\n"
                 "  Debian, Ubuntu:  apt-get install g++ python3-dev\n"
                 "  Fedora:          dnf install gcc-c++ python3-devel\n"
                 "  macOS:           xcode-select --install\n") from None

@@ -22,6 +22,7 @@ from libcpp.atomic cimport atomic, memory_order_acquire, memory_order_relaxed, m
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from wsengine.engine.frames cimport Parsed
 from wsengine.engine.ring cimport CAccount, CDoorbell, CParker, Parker, Ring, monotonic_ns
+from wsengine.engine.output cimport output_waits
 from wsengine.engine.stream cimport (ASK_CLOSE, ASK_IDLE, ASK_PONG, CAUSE_EOF, CAUSE_IDLE, CAUSE_MEMORY, CAUSE_PONG,
                                      CAUSE_RELEASED, PHASE_CLOSING, PHASE_DEAD, PHASE_ENDING, PHASE_OPEN, READ_DRY,
                                      READ_END, READ_FULL, READ_MORE, Control, Intake, Reading, Stream, Wire,
@@ -98,10 +99,6 @@ cdef void note_pressure(Reader* reader, Wire* wire, bint high) noexcept nogil:
 
 
 # ---------------------------------------------------------------------------------------------------------- poll set
-
-cdef bint output_waits(Wire* wire) noexcept nogil:
-    return wire.sending != NULL or wire.control_first != NULL or wire.data_first != NULL
-
 
 cdef void set_interest(Reader* reader, Wire* wire, bint write) noexcept nogil:
     """Be polled for what is of use: never for reading while starved, nor for anything if there is nothing to wait for."""
@@ -187,7 +184,7 @@ cdef void starve(Reader* reader, Wire* wire) noexcept nogil:
     reader.starved += 1
     wire.control.paused.store(1, memory_order_relaxed)
     Control.add(wire.control.pauses, 1)
-    set_interest(reader, wire, output_waits(wire))
+    set_interest(reader, wire, output_waits(&wire.out))
     note_pressure(reader, wire, True)
 
 
@@ -203,7 +200,7 @@ cdef void feed_starved(Reader* reader) noexcept nogil:
             reader.starved -= 1
             wire.control.resume(now)
             wire.control.paused.store(0, memory_order_relaxed)
-            set_interest(reader, wire, output_waits(wire))
+            set_interest(reader, wire, output_waits(&wire.out))
             wire.hot = True
             keep(reader, wire)
         wire = wire.next
@@ -221,7 +218,7 @@ cdef void take_turn(Reader* reader, Wire* wire) noexcept nogil:
     if reading == READ_END:
         end(reader, wire)
         return
-    if wire.control_first != NULL or wire.phase == PHASE_ENDING:
+    if wire.out.control_first != NULL or wire.phase == PHASE_ENDING:
         put_out(reader, wire)
         if wire.phase == PHASE_ENDING:
             reader.timer.notify()
@@ -317,7 +314,7 @@ cdef void discard_all(Reader* reader) noexcept nogil:
             reader.starved -= 1
             wire.control.resume(monotonic_ns())
             wire.control.paused.store(0, memory_order_relaxed)
-            set_interest(reader, wire, output_waits(wire))
+            set_interest(reader, wire, output_waits(&wire.out))
         take_turn(reader, wire)
         wire = next
     # release: who sees this sees all that was pushed before, and nothing is pushed after

@@ -1,12 +1,13 @@
-# The design page of stream: one connection's bytes, from its socket to the ring and from its outbox to the socket.
+# The design page of stream: one connection's bytes, from its socket to the ring.
 #
-# Belongs here: non-blocking reads and writes, buffers, what each parsed step does to the connection. Does not: when to
-# read or write (receiver), the wire format (frames), who decides to connect (websocket). After registration all of a
+# Belongs here: non-blocking reads, buffers, what each parsed step does to the connection. Does not: when to read or write
+# (receiver), what goes out and in which order (output), the wire format (frames), who decides to connect (websocket). After registration all of a
 # Wire belongs to the reader thread; what others may touch is its Control.
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libcpp cimport bool as cbool
 from libcpp.atomic cimport atomic
 from wsengine.engine.frames cimport MaskKeys, Parsed, Parser, Step
+from wsengine.engine.output cimport Outbox, Output
 from wsengine.engine.ring cimport Arrival, CAccount, CParker, CRing, Descriptor, Slab, SlabPool
 
 cdef extern from "control.hpp" namespace "wsengine" nogil:
@@ -14,19 +15,6 @@ cdef extern from "control.hpp" namespace "wsengine" nogil:
         ASK_IDLE "wsengine::kAskIdle"
         ASK_PONG "wsengine::kAskPong"
         ASK_CLOSE "wsengine::kAskClose"
-
-    cppclass OutFrame:
-        OutFrame* next
-        uint32_t size
-        uint8_t opcode
-        uint8_t* data()
-        @staticmethod
-        OutFrame* make(uint32_t size, uint8_t opcode)
-
-    cppclass Outbox "wsengine::Stack<wsengine::OutFrame>":
-        void push(OutFrame* frame)
-        cbool empty()
-        OutFrame* take_in_order()
 
     cppclass Control:
         Control() except +
@@ -66,7 +54,6 @@ cdef enum:
     READS = 4                  # reads of one connection in a row, so that the others get their turn
     DIRECT = 16384             # payload bytes still to come from which on they are read straight into the message
     GROWTH = 1048576           # a message announced above this is given memory as it arrives, not as it is announced
-    PONGS_PENDING = 64         # unsent pongs kept; above, the newest replaces the one before (RFC 6455 §5.5.3)
 
 cdef enum Phase:
     PHASE_OPEN                 # frames both ways
@@ -115,17 +102,7 @@ cdef struct Wire:
     Arrival* rest_arrival      # of the read that they came by
     const uint8_t* rest
     size_t rest_size
-    # going out: control frames overtake between frames
-    OutFrame* sending
-    uint32_t sent              # bytes of it
-    OutFrame* control_first
-    OutFrame* control_last
-    OutFrame* data_first
-    OutFrame* data_last
-    uint32_t pongs             # unsent pongs
-    cbool close_queued         # our Close is queued or sent: nothing follows it
-    cbool write_dead           # a write failed: read on to the end, write nothing
-    cbool write_shut           # our side is shut
+    Output out                 # what goes to the peer
     # how it ended
     Cause cause
     uint16_t code
@@ -165,7 +142,6 @@ cdef bint wire_feed(Wire* wire, Intake* intake, const uint8_t* data, size_t size
 cdef bint wire_write(Wire* wire) noexcept nogil      # True: something waits for the socket to take it
 cdef void wire_close(Wire* wire, MaskKeys* keys, uint16_t code, const uint8_t* reason, size_t size) noexcept nogil
 cdef void wire_blame(Wire* wire, Cause cause, uint16_t code, int error, const uint8_t* text, size_t size) noexcept nogil
-cdef OutFrame* frame_make(MaskKeys* keys, uint8_t opcode, const uint8_t* payload, size_t size) noexcept nogil
 
 
 cdef class Stream:

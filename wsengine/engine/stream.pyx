@@ -1,4 +1,4 @@
-"""One connection's bytes: from the socket through the parser into slabs and the ring, and from the outbox to the socket.
+"""One connection's bytes: from the socket through the parser into slabs and the ring.
 
 All functions run without the GIL in the reader thread, never block, and report to the receiver what became of the call.
 When to read and write is the receiver's matter, the wire format that of `frames`. Payloads are parsed where they were
@@ -11,18 +11,15 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, strlen
 from libcpp cimport bool as cbool
 from libcpp.atomic cimport memory_order_acquire, memory_order_relaxed
-from wsengine.engine.frames cimport (MAX_CONTROL, OP_BINARY, OP_CLOSE, OP_PONG, OP_TEXT, STEP_CLOSE, STEP_FAIL, STEP_MESSAGE,
-                                     STEP_MORE, STEP_PIECE, STEP_PING, STEP_PONG, MaskKeys, Parsed, Step, build,
-                                     frame_size, mask_keys_start, next_key, parse, parser_start)
+from wsengine.engine.frames cimport (OP_CLOSE, STEP_CLOSE, STEP_FAIL, STEP_MESSAGE, STEP_MORE, STEP_PIECE, STEP_PING,
+                                     STEP_PONG, MaskKeys, Parsed, Step, mask_keys_start, parse, parser_start)
+from wsengine.engine.output cimport (Output, frames_free, output_close, output_drop, output_pong, output_shut, output_take,
+                                     output_write)
 from wsengine.engine.ring cimport Arrival, CAccount, CParker, CRing, Descriptor, Slab, SlabPool, monotonic_ns
 
 cdef extern from "<sys/socket.h>" nogil:
     ssize_t recv(int fd, void* data, size_t size, int flags)
-    ssize_t send(int fd, const void* data, size_t size, int flags)
-    int shutdown(int fd, int how)
     int MSG_DONTWAIT
-    int MSG_NOSIGNAL
-    int SHUT_WR
 
 cdef extern from "<sched.h>" nogil:
     int sched_yield()
@@ -41,23 +38,6 @@ cdef Wire* wire_new(int fd, uint32_t index, uint32_t epoch, Control* control, ui
     return wire
 
 
-cdef void free_frames(OutFrame* frame) noexcept nogil:
-    cdef OutFrame* next
-    while frame != NULL:
-        next = frame.next
-        free(frame)
-        frame = next
-
-
-cdef void drop_output(Wire* wire) noexcept nogil:
-    free_frames(wire.sending)
-    free_frames(wire.control_first)
-    free_frames(wire.data_first)
-    free_frames(wire.control.outbox.take_in_order())
-    wire.sending = wire.control_first = wire.control_last = wire.data_first = wire.data_last = NULL
-    wire.pongs = 0
-
-
 cdef void drop_part(Wire* wire) noexcept nogil:
     if wire.part_slab != NULL:
         SlabPool.drop(wire.part_slab, 1)
@@ -73,7 +53,8 @@ cdef void drop_rest(Wire* wire) noexcept nogil:
 
 
 cdef void wire_free(Wire* wire) noexcept nogil:
-    drop_output(wire)
+    output_drop(&wire.out)
+    frames_free(wire.control.outbox.take_in_order())
     drop_part(wire)
     drop_rest(wire)
     free(wire)
@@ -240,69 +221,7 @@ cdef bint gather(Wire* wire, Intake* intake, const Parsed* parsed) noexcept nogi
     return True
 
 
-# ------------------------------------------------------------------------------------------------------- control frames
-
-cdef OutFrame* frame_make(MaskKeys* keys, uint8_t opcode, const uint8_t* payload, size_t size) noexcept nogil:
-    cdef OutFrame* frame = OutFrame.make(<uint32_t>frame_size(size), opcode)
-    if frame != NULL:
-        build(frame.data(), opcode, True, payload, size, next_key(keys))
-    return frame
-
-
-cdef void queue_frame(Wire* wire, OutFrame* frame) noexcept nogil:
-    frame.next = NULL
-    if frame.opcode >= OP_CLOSE:
-        if wire.control_last != NULL:
-            wire.control_last.next = frame
-        else:
-            wire.control_first = frame
-        wire.control_last = frame
-    else:
-        if wire.data_last != NULL:
-            wire.data_last.next = frame
-        else:
-            wire.data_first = frame
-        wire.data_last = frame
-
-
-cdef void queue_pong(Wire* wire, Intake* intake, const Parsed* parsed) noexcept nogil:
-    """Answer a ping with its payload. A peer that pings faster than it reads gets the newest answers only."""
-    cdef OutFrame* frame
-    cdef OutFrame* last = wire.control_last
-    if wire.write_dead or wire.close_queued:
-        return
-    frame = last
-    if wire.pongs < PONGS_PENDING or last == NULL or last.opcode != OP_PONG:
-        frame = OutFrame.make(<uint32_t>frame_size(MAX_CONTROL), OP_PONG)   # room for any, so that it can be replaced
-        if frame == NULL:
-            return
-    build(frame.data(), OP_PONG, True, parsed.payload, parsed.size, next_key(&intake.keys))
-    frame.size = <uint32_t>frame_size(parsed.size)
-    if frame == last:
-        return
-    wire.pongs += 1
-    queue_frame(wire, frame)
-
-
-cdef void wire_close(Wire* wire, MaskKeys* keys, uint16_t code, const uint8_t* reason, size_t size) noexcept nogil:
-    """Queue our Close, once; 1005 stands for a Close without a code (RFC 6455 §5.5.1)."""
-    cdef uint8_t payload[125]
-    cdef OutFrame* frame
-    if wire.close_queued or wire.write_dead:
-        return
-    payload[0] = <uint8_t>(code >> 8)
-    payload[1] = <uint8_t>code
-    size = min(size, <size_t>123)
-    if size:
-        memcpy(payload + 2, reason, size)
-    frame = frame_make(keys, OP_CLOSE, payload, 0 if code == 1005 else size + 2)
-    if frame == NULL:
-        return
-    free_frames(wire.data_first)      # what was not begun will not be sent: nothing may follow a Close
-    wire.data_first = wire.data_last = NULL
-    queue_frame(wire, frame)
-    wire.close_queued = True
-
+# -------------------------------------------------------------------------------------------- what control frames do
 
 cdef void end_begins(Wire* wire, Intake* intake) noexcept nogil:
     wire.phase = PHASE_ENDING
@@ -356,7 +275,7 @@ cdef bint take_step(Wire* wire, Intake* intake, Step step, const Parsed* parsed)
         return gather(wire, intake, parsed)
     if step == STEP_PING:
         Control.add(wire.control.pings_heard, 1)
-        queue_pong(wire, intake, parsed)
+        output_pong(&wire.out, &intake.keys, parsed.payload, parsed.size)
         if intake.note_control != NULL:
             intake.note_control(intake.notes, wire, True, parsed, -1)
     elif step == STEP_PONG:
@@ -561,69 +480,18 @@ cdef Reading wire_read(Wire* wire, Intake* intake) noexcept nogil:
 
 # ------------------------------------------------------------------------------------------------------------- writing
 
-cdef void collect_output(Wire* wire) noexcept nogil:
-    cdef OutFrame* frame
-    cdef OutFrame* next
-    if wire.control.outbox.empty():
-        return
-    frame = wire.control.outbox.take_in_order()
-    while frame != NULL:
-        next = frame.next
-        if wire.close_queued or wire.write_dead:
-            free(frame)
-        else:
-            queue_frame(wire, frame)
-        frame = next
-
-
-cdef OutFrame* next_output(Wire* wire) noexcept nogil:
-    cdef OutFrame* frame = wire.control_first
-    if frame != NULL:
-        wire.control_first = frame.next
-        if frame.next == NULL:
-            wire.control_last = NULL
-        if frame.opcode == OP_PONG and wire.pongs:
-            wire.pongs -= 1
-    else:
-        frame = wire.data_first
-        if frame != NULL:
-            wire.data_first = frame.next
-            if frame.next == NULL:
-                wire.data_last = NULL
-    if frame != NULL:
-        frame.next = NULL
-    return frame
-
-
 cdef bint wire_write(Wire* wire) noexcept nogil:
-    """Send what is queued; True if the socket took less. A failed write ends the writing, not the connection: what the
-    peer sent before it went away is still read to its end."""
-    cdef ssize_t took
-    collect_output(wire)
-    while not wire.write_dead:
-        if wire.sending == NULL:
-            wire.sending = next_output(wire)
-            wire.sent = 0
-            if wire.sending == NULL:
-                break
-        took = send(wire.fd, wire.sending.data() + wire.sent, wire.sending.size - wire.sent,
-                    MSG_DONTWAIT | MSG_NOSIGNAL)
-        if took < 0:
-            if errno == EINTR:
-                continue
-            if errno == EAGAIN:
-                return True
-            wire.write_dead = True
-            drop_output(wire)
-            return False
-        wire.sent += <uint32_t>took
-        if wire.sent == wire.sending.size:
-            free(wire.sending)
-            wire.sending = NULL
-    if wire.phase == PHASE_ENDING and not wire.write_shut and not wire.write_dead:
-        wire.write_shut = True
-        shutdown(wire.fd, SHUT_WR)    # nothing of ours follows a Close; the peer sees that it may end, too
+    """Send what is queued; True if the socket took less."""
+    output_take(&wire.out, &wire.control.outbox)
+    if output_write(&wire.out, wire.fd):
+        return True
+    if wire.phase == PHASE_ENDING:
+        output_shut(&wire.out, wire.fd)   # nothing of ours follows a Close; the peer sees that it may end, too
     return False
+
+
+cdef void wire_close(Wire* wire, MaskKeys* keys, uint16_t code, const uint8_t* reason, size_t size) noexcept nogil:
+    output_close(&wire.out, keys, code, reason, size)
 
 
 # ------------------------------------------------------------------------------------------------------- Python faces

@@ -1,0 +1,168 @@
+"""What one connection has still to send: masked frames, control frames before data frames, nothing after a Close.
+
+All functions run without the GIL in the reader thread and never block. A failed write ends the sending, not the
+connection: what the peer sent before it went away is still read to its end.
+"""
+from libc.errno cimport EAGAIN, EINTR, errno
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from libc.stdlib cimport free
+from libc.string cimport memcpy
+from wsengine.engine.frames cimport MAX_CONTROL, OP_CLOSE, OP_PONG, MaskKeys, build, frame_size, next_key
+
+cdef extern from "<sys/socket.h>" nogil:
+    ssize_t send(int fd, const void* data, size_t size, int flags)
+    int shutdown(int fd, int how)
+    int MSG_DONTWAIT
+    int MSG_NOSIGNAL
+    int SHUT_WR
+
+
+# -------------------------------------------------------------------------------------------------------------- frames
+
+cdef OutFrame* frame_make(MaskKeys* keys, uint8_t opcode, const uint8_t* payload, size_t size) noexcept nogil:
+    cdef OutFrame* frame = OutFrame.make(<uint32_t>frame_size(size), opcode)
+    if frame != NULL:
+        build(frame.data(), opcode, True, payload, size, next_key(keys))
+    return frame
+
+
+cdef void frames_free(OutFrame* first) noexcept nogil:
+    cdef OutFrame* next
+    while first != NULL:
+        next = first.next
+        free(first)
+        first = next
+
+
+# ------------------------------------------------------------------------------------------------------------- queueing
+
+cdef void queue(Output* out, OutFrame* frame) noexcept nogil:
+    frame.next = NULL
+    if frame.opcode >= OP_CLOSE:
+        if out.control_last != NULL:
+            out.control_last.next = frame
+        else:
+            out.control_first = frame
+        out.control_last = frame
+    else:
+        if out.data_last != NULL:
+            out.data_last.next = frame
+        else:
+            out.data_first = frame
+        out.data_last = frame
+
+
+cdef void output_take(Output* out, Outbox* outbox) noexcept nogil:
+    cdef OutFrame* frame
+    cdef OutFrame* next
+    if outbox.empty():
+        return
+    frame = outbox.take_in_order()
+    while frame != NULL:
+        next = frame.next
+        if out.close_queued or out.dead:
+            free(frame)
+        else:
+            queue(out, frame)
+        frame = next
+
+
+cdef void output_pong(Output* out, MaskKeys* keys, const uint8_t* payload, size_t size) noexcept nogil:
+    """Answer a ping with its payload. A peer that pings faster than it reads gets the newest answers only."""
+    cdef OutFrame* last = out.control_last
+    cdef OutFrame* frame = last
+    if out.dead or out.close_queued:
+        return
+    if out.pongs < PONGS_PENDING or last == NULL or last.opcode != OP_PONG:
+        frame = OutFrame.make(<uint32_t>frame_size(MAX_CONTROL), OP_PONG)   # room for any, so that it can be replaced
+        if frame == NULL:
+            return
+    build(frame.data(), OP_PONG, True, payload, size, next_key(keys))
+    frame.size = <uint32_t>frame_size(size)
+    if frame == last:
+        return
+    out.pongs += 1
+    queue(out, frame)
+
+
+cdef void output_close(Output* out, MaskKeys* keys, uint16_t code, const uint8_t* reason, size_t size) noexcept nogil:
+    """Queue our Close, once; 1005 stands for a Close without a code (RFC 6455 §5.5.1)."""
+    cdef uint8_t payload[125]
+    cdef OutFrame* frame
+    if out.close_queued or out.dead:
+        return
+    payload[0] = <uint8_t>(code >> 8)
+    payload[1] = <uint8_t>code
+    size = min(size, <size_t>123)
+    if size:
+        memcpy(payload + 2, reason, size)
+    frame = frame_make(keys, OP_CLOSE, payload, 0 if code == 1005 else size + 2)
+    if frame == NULL:
+        return
+    frames_free(out.data_first)       # what was not begun will not be sent: nothing may follow a Close
+    out.data_first = out.data_last = NULL
+    queue(out, frame)
+    out.close_queued = True
+
+
+# -------------------------------------------------------------------------------------------------------------- writing
+
+cdef bint output_waits(const Output* out) noexcept nogil:
+    return out.sending != NULL or out.control_first != NULL or out.data_first != NULL
+
+
+cdef OutFrame* next_frame(Output* out) noexcept nogil:
+    cdef OutFrame* frame = out.control_first
+    if frame != NULL:
+        out.control_first = frame.next
+        if frame.next == NULL:
+            out.control_last = NULL
+        if frame.opcode == OP_PONG and out.pongs:
+            out.pongs -= 1
+    else:
+        frame = out.data_first
+        if frame != NULL:
+            out.data_first = frame.next
+            if frame.next == NULL:
+                out.data_last = NULL
+    if frame != NULL:
+        frame.next = NULL
+    return frame
+
+
+cdef bint output_write(Output* out, int fd) noexcept nogil:
+    cdef ssize_t took
+    while not out.dead:
+        if out.sending == NULL:
+            out.sending = next_frame(out)
+            out.sent = 0
+            if out.sending == NULL:
+                break
+        took = send(fd, out.sending.data() + out.sent, out.sending.size - out.sent, MSG_DONTWAIT | MSG_NOSIGNAL)
+        if took < 0:
+            if errno == EINTR:
+                continue
+            if errno == EAGAIN:
+                return True
+            out.dead = True
+            output_drop(out)
+            break
+        out.sent += <uint32_t>took
+        if out.sent == out.sending.size:
+            free(out.sending)
+            out.sending = NULL
+    return False
+
+
+cdef void output_shut(Output* out, int fd) noexcept nogil:
+    if not out.shut and not out.dead:
+        out.shut = True
+        shutdown(fd, SHUT_WR)
+
+
+cdef void output_drop(Output* out) noexcept nogil:
+    frames_free(out.sending)
+    frames_free(out.control_first)
+    frames_free(out.data_first)
+    out.sending = out.control_first = out.control_last = out.data_first = out.data_last = NULL
+    out.pongs = 0
