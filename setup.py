@@ -19,6 +19,7 @@ MODULES = [
     "wsengine.engine.ring",
     "wsengine.engine.utf8",
     "wsengine.engine.frames",
+    "wsengine.engine.control",
     "wsengine.engine.output",
     "wsengine.engine.stream",
     "wsengine.engine.receiver",
@@ -31,8 +32,7 @@ MODULES = [
 ]
 
 if sys.platform == "win32":
-    raise SystemExit("wsengine runs on Linux and macOS: its reader waits in epoll or poll on a raw descriptor. "
-                     "On Windows, use it inside WSL.")
+    raise SystemExit("wsengine runs on Linux and macOS, and on Windows inside WSL: its reader waits in epoll or poll.")
 
 DEBUG, COVERAGE = (os.environ.get(f"WSENGINE_{switch}") == "1" for switch in ("DEBUG", "COVERAGE"))
 SANITIZE = os.environ.get("WSENGINE_SANITIZE", "")

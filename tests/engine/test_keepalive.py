@@ -15,10 +15,11 @@ import time
 
 import pytest
 
+from wsengine.engine.control import ControlBlock
 from wsengine.engine.keepalive import KeepaliveTimer
 from wsengine.engine.receiver import Receiver
 from wsengine.engine.ring import Account, Parker, Ring
-from wsengine.engine.stream import ControlBlock, Stream
+from wsengine.engine.stream import Stream
 from wsengine.testing.wire import BINARY, CLOSE, PING, PONG, ClientFrames, build_server_frame, close_payload
 
 S, MS = 10**9, 10**6

@@ -15,10 +15,11 @@ import time
 
 import pytest
 
+from wsengine.engine.control import ControlBlock
 from wsengine.engine.keepalive import KeepaliveTimer
 from wsengine.engine.receiver import CAUSES, KINDS, Receiver
 from wsengine.engine.ring import Account, Parker, Ring
-from wsengine.engine.stream import ControlBlock, Stream
+from wsengine.engine.stream import Stream
 from wsengine.errors import ConfigurationError, EngineError
 from wsengine.testing import Feed
 from wsengine.testing.wire import (

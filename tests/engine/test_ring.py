@@ -219,7 +219,7 @@ def test_the_interpreter_ends_well_with_a_ring_that_is_not_empty(how):
 
 def environment():
     """Of a child process that finds the package where this one does, and whose freed memory is overwritten."""
-    return {"PYTHONPATH": ":".join(path for path in sys.path if path), "MALLOC_PERTURB_": "165"}
+    return {**os.environ, "PYTHONPATH": ":".join(path for path in sys.path if path), "MALLOC_PERTURB_": "165"}
 
 
 def test_each_payload_is_claimed_exactly_once_by_threads_against_each_other(seed):

@@ -14,10 +14,11 @@ import time
 
 import pytest
 
+from wsengine.engine.control import ControlBlock
 from wsengine.engine.keepalive import KeepaliveTimer
 from wsengine.engine.receiver import Receiver
 from wsengine.engine.ring import Account, Parker, Ring
-from wsengine.engine.stream import ControlBlock, Stream
+from wsengine.engine.stream import Stream
 from wsengine.errors import EngineError
 from wsengine.testing.wire import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, ClientFrames, build_server_frame
 
@@ -281,7 +282,7 @@ def test_a_stream_needs_a_control_block_and_may_be_dropped_without_being_used():
 
 def ended_well(code):
     """Run code in an interpreter of its own that overwrites freed memory, so that a use of it shows."""
-    environment = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "MALLOC_PERTURB_": "165"}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "MALLOC_PERTURB_": "165"}
     if getattr(sys, "_is_gil_enabled", lambda: True)():  # without a GIL, there is no other
         environment["PYTHONMALLOC"] = "malloc"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env=environment,
@@ -290,7 +291,7 @@ def ended_well(code):
 
 
 def test_a_stream_in_a_cycle_of_garbage_is_collected_without_harm():
-    ended_well("import gc\nfrom wsengine.engine.stream import ControlBlock, Stream\n"
+    ended_well("import gc\nfrom wsengine.engine.control import ControlBlock\nfrom wsengine.engine.stream import Stream\n"
                "for _ in range(20):\n"
                "    cycle = [Stream(0, ControlBlock(), 0, 1, 100)]\n    cycle.append(cycle)\n    del cycle\n"
                "    gc.collect()\n")
@@ -298,7 +299,8 @@ def test_a_stream_in_a_cycle_of_garbage_is_collected_without_harm():
 
 @pytest.mark.parametrize("order", ["control, receiver, ring", "receiver, ring, control", "ring, control, receiver"])
 def test_a_receiver_that_no_thread_ever_ran_can_be_dropped_in_any_order(order):
-    ended_well("import gc\nfrom wsengine.engine.ring import *\nfrom wsengine.engine.stream import *\n"
+    ended_well("import gc\nfrom wsengine.engine.control import *\nfrom wsengine.engine.ring import *\n"
+               "from wsengine.engine.stream import *\n"
                "from wsengine.engine.receiver import Receiver\n"
                "ring = Ring(64, Account(64, 2**20), Parker())\nreceiver = Receiver(ring, Parker(), Parker())\n"
                "control = ControlBlock()\n"

@@ -8,7 +8,7 @@ from libcpp cimport bool as cbool
 from libcpp.atomic cimport atomic
 from wsengine.engine.frames cimport MaskKeys
 from wsengine.engine.ring cimport CDoorbell, CParker, Parker
-from wsengine.engine.stream cimport Control
+from wsengine.engine.control cimport Control
 
 cdef struct Schedule:          # the timer's own, one a place; made anew with each generation
     uint32_t epoch             # generation that it is for; 0: nothing to watch

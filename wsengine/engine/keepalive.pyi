@@ -1,9 +1,9 @@
 from collections.abc import Iterable
 from typing import final
 
+from wsengine.engine.control import ControlBlock
 from wsengine.engine.receiver import Receiver
 from wsengine.engine.ring import Parker
-from wsengine.engine.stream import ControlBlock
 
 @final
 class KeepaliveTimer:

@@ -12,8 +12,8 @@ from libcpp.atomic cimport atomic, memory_order_acquire, memory_order_relaxed, m
 from wsengine.engine.frames cimport OP_PING, mask_keys_start
 from wsengine.engine.receiver cimport Receiver
 from wsengine.engine.ring cimport Parker, monotonic_ns
+from wsengine.engine.control cimport ASK_CLOSE, ASK_IDLE, ASK_PONG, Control, ControlBlock
 from wsengine.engine.output cimport OutFrame, frame_make
-from wsengine.engine.stream cimport ASK_CLOSE, ASK_IDLE, ASK_PONG, Control, ControlBlock
 
 cdef int64_t NEVER = 0x7FFFFFFFFFFFFFFF
 

@@ -22,12 +22,12 @@ from libcpp.atomic cimport atomic, memory_order_acquire, memory_order_relaxed, m
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from wsengine.engine.frames cimport Parsed
 from wsengine.engine.ring cimport CAccount, CDoorbell, CParker, Parker, Ring, monotonic_ns
+from wsengine.engine.control cimport ASK_CLOSE, ASK_IDLE, ASK_PONG, Control
 from wsengine.engine.output cimport output_waits
-from wsengine.engine.stream cimport (ASK_CLOSE, ASK_IDLE, ASK_PONG, CAUSE_EOF, CAUSE_IDLE, CAUSE_MEMORY, CAUSE_PONG,
-                                     CAUSE_RELEASED, PHASE_CLOSING, PHASE_DEAD, PHASE_ENDING, PHASE_OPEN, READ_DRY,
-                                     READ_END, READ_FULL, READ_MORE, Control, Intake, Reading, Stream, Wire,
-                                     intake_settle, intake_start, intake_stop, wire_blame, wire_close,
-                                     wire_feed, wire_free, wire_read, wire_write)
+from wsengine.engine.stream cimport (CAUSE_EOF, CAUSE_IDLE, CAUSE_MEMORY, CAUSE_PONG, CAUSE_RELEASED, PHASE_CLOSING,
+                                     PHASE_DEAD, PHASE_ENDING, PHASE_OPEN, READ_DRY, READ_END, READ_FULL, READ_MORE, Intake,
+                                     Reading, Stream, Wire, intake_settle, intake_start, intake_stop, wire_blame,
+                                     wire_close, wire_feed, wire_free, wire_read, wire_write)
 from wsengine.errors import ConfigurationError, EngineError
 
 

@@ -11,6 +11,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, strlen
 from libcpp cimport bool as cbool
 from libcpp.atomic cimport memory_order_acquire, memory_order_relaxed
+from wsengine.engine.control cimport Control, ControlBlock
 from wsengine.engine.frames cimport (OP_CLOSE, STEP_CLOSE, STEP_FAIL, STEP_MESSAGE, STEP_MORE, STEP_PIECE, STEP_PING,
                                      STEP_PONG, MaskKeys, Parsed, Step, mask_keys_start, parse, parser_start)
 from wsengine.engine.output cimport (Output, frames_free, output_close, output_drop, output_pong, output_shut, output_take,
@@ -494,58 +495,7 @@ cdef void wire_close(Wire* wire, MaskKeys* keys, uint16_t code, const uint8_t* r
     output_close(&wire.out, keys, code, reason, size)
 
 
-# ------------------------------------------------------------------------------------------------------- Python faces
-
-cdef class ControlBlock:
-    """The control block of one place for a connection: its figures, read at any time from any thread."""
-
-    def __cinit__(self):
-        self.c = new Control()
-
-    def __dealloc__(self):
-        del self.c
-
-    def begin(self, uint32_t epoch, *, double keepalive, double ws_timeout, double pong_timeout,
-              double close_timeout) -> None:
-        """Publish a new generation to timer and reader; seconds, 0 is off. The supervisor only."""
-        self.c.keepalive_ns = <int64_t>(keepalive * 1e9)
-        self.c.ws_timeout_ns = <int64_t>(ws_timeout * 1e9)
-        self.c.pong_timeout_ns = <int64_t>(pong_timeout * 1e9)
-        self.c.close_timeout_ns = <int64_t>(close_timeout * 1e9)
-        self.c.begin(epoch)
-
-    def end(self) -> None:
-        """Take the generation back: nothing is watched any more. The supervisor only."""
-        self.c.end()
-
-    @property
-    def round_trip(self):
-        """Seconds from the newest answered ping to its pong; None before the first."""
-        cdef int64_t ns = self.c.round_trip_ns.load(memory_order_relaxed)
-        return None if ns < 0 else ns / 1e9
-
-    @property
-    def paused(self) -> bool:
-        """Whether the connection is not read at the moment, because the pipeline is full."""
-        return self.c.paused.load(memory_order_relaxed) != 0
-
-    @property
-    def heard_ns(self) -> int:
-        return self.c.heard_ns.load(memory_order_relaxed)
-
-    def counts(self) -> dict:
-        """Messages, payload bytes, frames, discarded messages, pauses and pings heard over all generations, and the
-        pings sent in the present one."""
-        return {
-            "messages": self.c.messages.load(memory_order_relaxed),
-            "bytes": self.c.bytes.load(memory_order_relaxed),
-            "frames": self.c.frames.load(memory_order_relaxed),
-            "discarded": self.c.discarded.load(memory_order_relaxed),
-            "pauses": self.c.pauses.load(memory_order_relaxed),
-            "pings_heard": self.c.pings_heard.load(memory_order_relaxed),
-            "pings_sent": self.c.ping_number.load(memory_order_relaxed),
-        }
-
+# -------------------------------------------------------------------------------------------------------- Python's face
 
 @cython.no_gc_clear  # its C++ parts use what its attributes own, until the very end
 cdef class Stream:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from wsengine.engine.stream import ControlBlock
+from wsengine.engine.control import ControlBlock
 from wsengine.websocket.lifecycle import Lifecycle, State
 
 if TYPE_CHECKING:
