@@ -4,6 +4,7 @@ Memory orders are proven elsewhere, on models; what a reader does with these str
 """
 
 import gc
+import os
 import random
 import subprocess
 import sys
