@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import io
 import re
-import threading
 
 import pytest
 
@@ -17,16 +15,6 @@ from wsengine.pipeline.stats import ProcessorStats
 from wsengine.testing import Feed, FeedConnectionLog, FeedLog
 
 FIGURES = Figures(seconds=2.0, cpu_seconds=0.5, size=128, failed=0, reconnects=1, round_trip=0.0002, p50=0.001, p99=0.02)
-
-
-@pytest.fixture
-def nothing_left(no_leaks):
-    """A stopped pipeline keeps two descriptors until it is collected, and its monitor outlives `stop` by a moment."""
-    before = set(threading.enumerate())
-    yield
-    for thread in set(threading.enumerate()) - before:
-        thread.join(3)
-    gc.collect()
 
 
 def log_of(*counts, start=0):
@@ -92,7 +80,7 @@ class ForgetfulFeed(Feed):
         return FeedLog((*others, FeedConnectionLog(**shorter)))
 
 
-@pytest.mark.usefixtures("nothing_left")
+@pytest.mark.usefixtures("no_leaks")
 def test_the_demo_ends_with_1_when_the_log_of_the_server_disagrees(monkeypatch):
     monkeypatch.setattr(demo, "Feed", ForgetfulFeed)
     stream = io.StringIO()
@@ -102,7 +90,7 @@ def test_the_demo_ends_with_1_when_the_log_of_the_server_disagrees(monkeypatch):
     assert "1 were handled that the server does not know of" in stream.getvalue()
 
 
-@pytest.mark.usefixtures("nothing_left")
+@pytest.mark.usefixtures("no_leaks")
 def test_the_demo_ends_with_1_when_a_message_fails(monkeypatch):
     original = demo.TradeCheck.handle_messages
 

@@ -6,7 +6,6 @@ tested beside that module (tests/websocket, tests/engine).
 
 from __future__ import annotations
 
-import gc
 import struct
 import threading
 import time
@@ -29,12 +28,7 @@ from wsengine import (
 )
 from wsengine.testing import Feed, ScriptedServer, build_server_frame, capture, steps
 
-
-@pytest.fixture(autouse=True)
-def nothing_left(no_leaks):
-    """A stopped pipeline is a cycle of objects; collect it before the descriptors are counted."""
-    yield
-    gc.collect()
+pytestmark = pytest.mark.usefixtures("no_leaks")
 
 
 ID = "conformance"

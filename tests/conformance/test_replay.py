@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import threading
 from collections import Counter
 
@@ -11,16 +10,9 @@ import pytest
 from wsengine import Backoff, Pipeline, Processors, WebSocketProducer
 from wsengine.testing import Feed, load_recording
 
-pytestmark = pytest.mark.recording
+pytestmark = [pytest.mark.recording, pytest.mark.usefixtures("no_leaks")]
 
 MESSAGES = {"coinbase": 9946, "kraken": 4321, "bitfinex": 1693}
-
-
-@pytest.fixture(autouse=True)
-def nothing_left(no_leaks):
-    """A stopped pipeline is a cycle of objects; collect it before the descriptors are counted."""
-    yield
-    gc.collect()
 
 
 class Keeper(Pipeline):

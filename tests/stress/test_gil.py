@@ -7,7 +7,6 @@ they are those that the design promises on a quiet one.
 from __future__ import annotations
 
 import ctypes
-import gc
 import os
 import sys
 import threading
@@ -18,7 +17,7 @@ import pytest
 from wsengine import Pipeline, WebSocketProducer
 from wsengine.testing import Feed
 
-pytestmark = pytest.mark.stress
+pytestmark = [pytest.mark.stress, pytest.mark.usefixtures("no_leaks")]
 
 LONG = os.environ.get("WSENGINE_LONG") == "1"
 #: Seconds that a ping may leave behind its due time.
@@ -29,13 +28,6 @@ LATEST_PONG = 0.100
 EXCUSED = 0 if LONG else 3
 KEEPALIVE = 0.1
 HELD = 2.0
-
-
-@pytest.fixture(autouse=True)
-def nothing_left(no_leaks):
-    """A stopped pipeline is a cycle of objects; collect it before the descriptors are counted."""
-    yield
-    gc.collect()
 
 
 class Holder(Pipeline):

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import random
 import threading
@@ -17,17 +16,10 @@ import pytest
 from wsengine import Backoff, Pipeline, Processors, WebSocketProducer
 from wsengine.testing import ScriptedServer, build_server_frame, steps
 
-pytestmark = pytest.mark.stress
+pytestmark = [pytest.mark.stress, pytest.mark.usefixtures("no_leaks")]
 
 RECONNECTS = 1000 if os.environ.get("WSENGINE_LONG") == "1" else 150
 END = b"the end"
-
-
-@pytest.fixture(autouse=True)
-def nothing_left(no_leaks):
-    """A stopped pipeline is a cycle of objects; collect it before the descriptors are counted."""
-    yield
-    gc.collect()
 
 
 class Keeper(Pipeline):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import threading
 
 import pytest
@@ -10,15 +9,7 @@ import pytest
 from wsengine import EngineStopped, Message, Pipeline, Processors
 from wsengine.testing import DummyProducer
 
-
-@pytest.fixture(autouse=True)
-def nothing_left(no_leaks):
-    """A stopped pipeline keeps two descriptors until it is collected, and its monitor outlives `stop` by a moment."""
-    before = set(threading.enumerate())
-    yield
-    for thread in set(threading.enumerate()) - before:
-        thread.join(3)
-    gc.collect()
+pytestmark = pytest.mark.usefixtures("no_leaks")
 
 
 class Collect(Pipeline):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import gc
 import logging
 import threading
 import time
@@ -14,17 +13,11 @@ import pytest
 from wsengine import Backoff, HeadersError, InvalidStatus, Pipeline, WebSocketProducer, telemetry
 from wsengine.testing import Feed, ScriptedServer, build_server_frame, capture, steps
 
+pytestmark = pytest.mark.usefixtures("no_leaks")
+
 ID = "events"
 CONNECTION = {name: telemetry.connection_event(ID, name) for name in telemetry.CONNECTION_EVENTS}
 QUEUE = {name: telemetry.queue_event(ID, name) for name in telemetry.QUEUE_EVENTS}
-
-
-@pytest.fixture(autouse=True)
-def nothing_left(no_leaks, caplog):
-    """A stopped pipeline is a cycle of objects, which tracebacks in log records keep; collect it before counting."""
-    yield
-    caplog.get_records("call").clear()
-    gc.collect()
 
 
 class Gated(Pipeline):

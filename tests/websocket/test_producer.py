@@ -27,16 +27,10 @@ from wsengine import (
 )
 from wsengine.testing import Feed, ScriptedServer, build_server_frame, capture, steps
 
+pytestmark = pytest.mark.usefixtures("no_leaks")
+
 ID = "producer"
 SUCCESS, FAILURE, TIMEOUT = (telemetry.connection_event(ID, name) for name in ("success", "failure", "timeout"))
-
-
-@pytest.fixture(autouse=True)
-def nothing_left(no_leaks, caplog):
-    """A stopped pipeline is a cycle of objects, which tracebacks in log records keep; collect it before counting."""
-    yield
-    caplog.get_records("call").clear()
-    gc.collect()
 
 
 class Keeper(Pipeline):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import gc
 import threading
 import time
 
@@ -25,17 +24,11 @@ from wsengine.engine.receiver import Note
 from wsengine.testing import Feed, ScriptedServer, capture, steps
 from wsengine.websocket.supervisor import outcome
 
+pytestmark = pytest.mark.usefixtures("no_leaks")
+
 ID = "supervisor"
 SUCCESS, FAILURE, DISCONNECTED, STATUS = EVENTS = tuple(
     telemetry.connection_event(ID, name) for name in ("success", "failure", "disconnected", "status"))
-
-
-@pytest.fixture(autouse=True)
-def nothing_left(no_leaks, caplog):
-    """A stopped pipeline is a cycle of objects, which tracebacks in log records keep; collect it before counting."""
-    yield
-    caplog.get_records("call").clear()
-    gc.collect()
 
 
 class Collector(Pipeline):

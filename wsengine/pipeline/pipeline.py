@@ -77,7 +77,11 @@ class Pipeline:
       fail; what it raises fails all of them.
 
     and optionally `prepare_messages(self, messages)`, which sees each chunk first, and `handle_failed(self, messages)`,
-    which sees the failed ones before they are acknowledged.
+    which sees the failed ones before they are acknowledged: it may change their data and acknowledgement, or return as
+    many others to be acknowledged in their place, as failed. It does not see what a stop failed at its deadline, nor what
+    the death of a processor did: the thread that would call it is not there.
+
+    A handler may keep a message, its `data` or anything of it; what nobody keeps is used again for later messages.
 
     Args:
         producers: a Producer, or a sequence of them.

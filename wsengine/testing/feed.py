@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from wsengine.errors import ConfigurationError
 from wsengine.options import boolean, seconds, whole
-from wsengine.testing.child import ServerProcess, wait_until
+from wsengine.testing.child import wait_until
+from wsengine.testing.embedded import EmbeddedServer
 from wsengine.testing.images import MINIMUM_TRADE
 from wsengine.testing.recording import load_recording
 from wsengine.testing.wire import BINARY, TEXT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from types import TracebackType
     from typing import Self
 
 __all__ = ["Feed", "FeedConnectionLog", "FeedLog", "PingSeen", "PongSeen"]
@@ -129,7 +129,7 @@ def _connection_log(record: dict[str, Any], now_ns: int) -> FeedConnectionLog:
     })
 
 
-class Feed:
+class Feed(EmbeddedServer):
     """A WebSocket server in a process of its own, made by `trades`, `recording`, `payloads` or `binary`; use `with`.
 
     All kinds take these options:
@@ -142,17 +142,19 @@ class Feed:
     Thread-safe.
     """
 
+    _module = "wsengine.testing.feed_server"
+    _noun = "feed"
+
     def __init__(
         self, *, port: int = 0, ping_interval: float | None = None, resume: bool = True, **kind: object
     ) -> None:
-        self._settings = {
+        super().__init__({
             "rate": None, "count": None, "repeat": False, **kind,
             "port": whole("port", port, maximum=65535),
             "ping_interval": seconds("ping_interval", ping_interval),
             "resume": boolean("resume", resume),
-        }
-        self._server: ServerProcess | None = None
-        self._final: FeedLog | None = None
+        })
+        self._final = FeedLog(())
 
     @classmethod
     def trades(
@@ -235,30 +237,6 @@ class Feed:
             port=port, ping_interval=ping_interval, resume=resume,
         )
 
-    def start(self) -> Self:
-        """Start the server; done by `with`.
-
-        Raises:
-            ConfigurationError: the port is taken.
-            RuntimeError: it is started already, or the process ended by itself.
-            TimeoutError: the process does not answer within 30 seconds.
-        """
-        if self._server is not None or self._final is not None:
-            raise RuntimeError("this feed has been started; make a new one")
-        self._server = ServerProcess("wsengine.testing.feed_server", self._settings)
-        return self
-
-    @property
-    def port(self) -> int:
-        """The port it listens on. Raises RuntimeError before the start and after the stop."""
-        port: int = self._running().ready["port"]
-        return port
-
-    @property
-    def url(self) -> str:
-        """The URL to connect to; any path does. Raises RuntimeError before the start and after the stop."""
-        return f"ws://127.0.0.1:{self.port}"
-
     @property
     def pid(self) -> int:
         """The server's process id. Raises RuntimeError before the start and after the stop."""
@@ -266,7 +244,7 @@ class Feed:
 
     def log(self) -> FeedLog:
         """What was sent so far, exactly; after `stop`, what was sent in all."""
-        return self._final if self._final is not None else _log(self._running().request("log"))
+        return self._final if self._over else _log(self._running().request("log"))
 
     def wait(self, condition: Callable[[FeedLog], object], timeout: float = 10.0) -> FeedLog:
         """Wait until the log fulfils the condition; return it. Raises TimeoutError after `timeout` seconds."""
@@ -292,25 +270,11 @@ class Feed:
 
     def stop(self) -> FeedLog:
         """End the server: connections between two messages get Close 1001, then all are closed. Return the last log."""
-        if self._final is None:
-            server = self._running()
-            answer = server.stop()
-            self._server = None
-            self._final = FeedLog(()) if answer is None else _log(answer)
+        super().stop()
         return self._final
 
-    def __enter__(self) -> Self:
-        return self if self._server is not None else self.start()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
-
-    def _running(self) -> ServerProcess:
-        if self._server is None:
-            raise RuntimeError("this feed is not running; use it in a with statement, or call start()")
-        return self._server
+    def _keep(self, answer: dict[str, Any] | None) -> None:
+        self._final = FeedLog(()) if answer is None else _log(answer)
 
     def _end(self, how: str, timeout: float) -> int:
         indices: list[int] = self._running().request("end", how=how)

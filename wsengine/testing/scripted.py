@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from wsengine.errors import ConfigurationError
 from wsengine.options import whole
-from wsengine.testing.child import ServerProcess, wait_until
+from wsengine.testing.child import wait_until
+from wsengine.testing.embedded import EmbeddedServer
 from wsengine.testing.steps import Step
 from wsengine.testing.wire import build_server_frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from types import TracebackType
-    from typing import Self
 
 __all__ = ["ReceivedFrame", "ScriptedRecord", "ScriptedServer", "build_server_frame"]
 
@@ -78,7 +77,7 @@ class ScriptedRecord:
         return self.ended is None
 
 
-class ScriptedServer:
+class ScriptedServer(EmbeddedServer):
     """A server in a process of its own that behaves, or misbehaves, as told. Used in a `with`. Thread-safe.
 
     Args:
@@ -90,6 +89,9 @@ class ScriptedServer:
         ConfigurationError: there is no script, a step is not one, or, when started, the port is taken.
     """
 
+    _module = "wsengine.testing.scripted_server"
+    _noun = "server"
+
     def __init__(self, scripts: Sequence[Sequence[Step]], *, port: int = 0) -> None:
         if not scripts:
             raise ConfigurationError("scripts", scripts, "give at least one script, a list of steps")
@@ -97,34 +99,11 @@ class ScriptedServer:
             if isinstance(script, Step) or not all(isinstance(step, Step) for step in script):
                 path = f"scripts[{index}]"
                 raise ConfigurationError(path, script, "give a list of steps, as made by steps.accept() and others")
-        self._settings = {"scripts": [list(script) for script in scripts], "port": whole("port", port, maximum=65535)}
-        self._server: ServerProcess | None = None
-        self._final: dict[str, Any] | None = None
+        super().__init__({"scripts": [list(script) for script in scripts], "port": whole("port", port, maximum=65535)})
+        self._final: dict[str, Any] = {"connections": [], "live": 0, "most_live": 0}
 
-    def start(self) -> Self:
-        """Start the server; done by `with`. Raises as `Feed.start`."""
-        if self._server is not None or self._final is not None:
-            raise RuntimeError("this server has been started; make a new one")
-        self._server = ServerProcess("wsengine.testing.scripted_server", self._settings)
-        return self
-
-    def stop(self) -> None:
-        """End the process, and with it all its connections; the records stay."""
-        if self._final is None:
-            server = self._running()
-            self._final = server.stop() or {"connections": [], "live": 0, "most_live": 0}
-            self._server = None
-
-    @property
-    def port(self) -> int:
-        """The port it listens on. Raises RuntimeError before the start and after the stop."""
-        port: int = self._running().ready["port"]
-        return port
-
-    @property
-    def url(self) -> str:
-        """The URL to connect to; the path does not matter. Raises RuntimeError before the start and after the stop."""
-        return f"ws://127.0.0.1:{self.port}"
+    def _keep(self, answer: dict[str, Any] | None) -> None:
+        self._final = answer or self._final
 
     @property
     def connections(self) -> list[ScriptedRecord]:
@@ -155,21 +134,8 @@ class ScriptedServer:
         """Wait until `count` connections have come and ended. Raises TimeoutError after `timeout` seconds."""
         return self.wait(lambda records: sum(not one.open for one in records) >= count, timeout)
 
-    def __enter__(self) -> Self:
-        return self if self._server is not None else self.start()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
-
-    def _running(self) -> ServerProcess:
-        if self._server is None:
-            raise RuntimeError("this server is not running; use it in a with statement, or call start()")
-        return self._server
-
     def _snapshot(self) -> Any:
-        return self._final if self._final is not None else self._running().request("snapshot")
+        return self._final if self._over else self._running().request("snapshot")
 
 
 def _record(record: dict[str, Any]) -> ScriptedRecord:
