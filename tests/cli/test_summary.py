@@ -10,7 +10,8 @@ import pytest
 from wsengine.cli import demo
 from wsengine.cli.ledger import Ledger
 from wsengine.cli.summary import Figures, faults, summarize
-from wsengine.cli.table import PlainView, Snapshot, milliseconds, open_view, size_text
+from wsengine.cli.table import PlainView, Snapshot, milliseconds, size_text
+from wsengine.cli.view import open_view
 from wsengine.pipeline.stats import ProcessorStats
 from wsengine.testing import Feed, FeedConnectionLog, FeedLog
 

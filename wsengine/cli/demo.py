@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 from wsengine.cli.latencies import Latencies
 from wsengine.cli.ledger import Ledger
 from wsengine.cli.summary import Figures, faults, summarize
-from wsengine.cli.table import Snapshot, open_view
+from wsengine.cli.table import Snapshot
+from wsengine.cli.view import open_view
 from wsengine.options import whole
 from wsengine.pipeline.pipeline import Pipeline
 from wsengine.pipeline.processors import Processors

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from wsengine.pipeline.stats import PipelineStats, ProcessorStats
 
-__all__ = ["PlainView", "Snapshot", "View", "milliseconds", "open_view", "size_text"]
+__all__ = ["PlainView", "Snapshot", "View", "milliseconds", "size_text"]
 
 #: Processors whose numbers are shown one by one; the others are shown as a sum.
 SHOWN = 16
@@ -118,20 +118,6 @@ class PlainView:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:
         return None
-
-
-def open_view(stream: TextIO, *, plain: bool) -> View:
-    """The live table where the output is a terminal that can show it, plain lines everywhere else."""
-    if plain or not stream.isatty():
-        return PlainView(stream)
-    try:
-        from wsengine.cli.live import LiveView, can_show
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "rich":
-            raise
-        print("For a live table: pip install 'wsengine[cli]'. Here are plain lines.", file=stream, flush=True)
-        return PlainView(stream)
-    return LiveView(stream) if can_show(stream) else PlainView(stream)
 
 
 def milliseconds(value: float | None) -> str:
