@@ -35,11 +35,24 @@ def checked_acknowledger(value):
     return value
 
 
-def weigh(Message message not None) -> int:
-    """Note on the message how many bytes the pipeline's account holds for it, those of its payload, and return them."""
+def admit(Message message not None, holder) -> int:
+    """Give the message to `holder`, a queue before the processors, if it is nobody's.
+
+    Returns:
+        How many bytes the pipeline's account holds for it, those of its payload; -1 if it is in a pipeline, or was.
+    """
+    with cython.critical_section(message):
+        if message.holder is not None or message.acked:
+            return -1
+        message.holder = holder
     data = message.payload
     message.charged = <uint32_t>min(len(data), 0xFFFFFFFF) if isinstance(data, (bytes, bytearray, str)) else 0
     return message.charged
+
+
+def give_back(Message message not None) -> None:
+    """Undo `admit`: the message did not come in after all."""
+    message.holder = None
 
 
 cdef class Details:
@@ -75,7 +88,7 @@ cdef class Message:
 
     def __init__(self, data, *, metadata=None, acknowledger=None, str batcher="default", batch_key="default",
                  batch_mode="bulk"):
-        self.payload = data
+        self.data = data
         if metadata is not None and not isinstance(metadata, dict):
             raise ConfigurationError("message.metadata", metadata, "give a dict or None")
         if metadata is not None:

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from wsengine import CallerAcknowledger, ConfigurationError, Message, NoopAcknowledger, Processors
-from wsengine.pipeline.acknowledger import acknowledge
+from wsengine.pipeline.chunk import acknowledge
 
 
 class Unhashable:

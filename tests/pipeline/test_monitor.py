@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from wsengine import Message, Processors, telemetry
-from wsengine.pipeline import acknowledger, monitor
+from wsengine.pipeline import monitor
 from wsengine.testing import capture
 
 
@@ -109,28 +109,6 @@ def test_deaths_during_a_stop_are_seen_to_as_well(deadly, launch, book, gate):
     result = pipeline.join(10)
     assert (result.drained, result.successful, result.failed) == (True, 3, 3)
     assert book.failed == ["die"] * 3
-
-
-def test_a_death_during_acknowledgement_leaves_nothing_held_for_ever(monkeypatch, launch, book):
-    real, deaths = acknowledger.acknowledge, []
-
-    def acknowledge(messages):
-        real(messages)
-        if messages[0].data == "die":
-            deaths.append(len(messages))
-            raise LoopFault("after the acknowledgement")
-
-    monkeypatch.setattr(acknowledger, "acknowledge", acknowledge)
-    monkeypatch.setattr(monitor, "PERIOD", 0.003)
-    pipeline = launch(processors=Processors(max_demand=1), shutdown_timeout=2.0)
-    pipeline.push_messages(book.messages(["die", 1, "die", 2]))
-    book.wait(4)
-    result = pipeline.stop()
-    book.assert_each_once(["die", 1, "die", 2])
-    assert deaths == [1, 1]
-    assert pipeline.stats().held_messages == 0
-    assert result.drained
-    assert result.successful + result.failed == 4
 
 
 def test_a_message_acknowledged_at_once_by_a_processor_that_dies_is_not_acknowledged_again(monkeypatch, launch, book):

@@ -37,7 +37,7 @@ def handle_all(payloads, handler, max_demand=20):
     callbacks = SimpleNamespace(handle_message=handle_message, handle_messages=None, prepare_messages=None,
                                 handle_failed=None)
     crew = Crew(callbacks, "payloads", parker, account, concurrency=1, min_demand=0, max_demand=max_demand, spin=0.0,
-                acknowledge=lambda messages: None, log_failure=lambda what, error: errors.append(error))
+                log_failure=lambda what, error: errors.append(error))
     crew.add_ring(ring, None)
     thread = threading.Thread(target=Processor(crew, 0).run)
     thread.start()

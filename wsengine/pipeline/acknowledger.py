@@ -1,52 +1,16 @@
-"""Acknowledgement: each message once, in groups of one acknowledger and one ack_ref, whatever the acknowledgers do.
+"""Acknowledgers that come with the package.
 
-Here is how messages are grouped and handed over. Which messages are to be acknowledged, and when, the processor decides.
+An acknowledger is any object with `ack(ack_ref, successful, failed)`. When it is called, and with what, chunk decides.
 """
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from wsengine.message import Message
 
-__all__ = ["CallerAcknowledger", "NoopAcknowledger", "acknowledge"]
-
-logger = logging.getLogger("wsengine.pipeline")
-
-
-def acknowledge(messages: Sequence[Message]) -> None:
-    """Call each group's acknowledger once, with its successful and failed messages in order.
-
-    Groups are by identity of the acknowledger and by ack_ref (by equality, or by identity where it has no hash). A group
-    whose acknowledger raises is logged and does not touch the others (reference B-1).
-    """
-    groups: dict[tuple[int, Any], tuple[Any, Any, list[Message], list[Message]]] = {}
-    for message in messages:
-        triple = message.acknowledger
-        if triple is None:
-            continue
-        acknowledger, ref, _ = triple
-        try:
-            key: tuple[int, Any] = (id(acknowledger), ("by value", ref))
-            group = groups.get(key)
-        except TypeError:
-            key = (id(acknowledger), ("by identity", id(ref)))
-            group = groups.get(key)
-        if group is None:
-            group = groups[key] = (acknowledger, ref, [], [])
-        (group[3] if message.failed else group[2]).append(message)
-    for acknowledger, ref, successful, failed in groups.values():
-        try:
-            acknowledger.ack(ref, successful, failed)
-        except BaseException:
-            logger.exception(
-                "acknowledger %r raised for ack_ref %r; its %d successful and %d failed messages count as acknowledged",
-                acknowledger, ref, len(successful), len(failed),
-            )
+__all__ = ["CallerAcknowledger", "NoopAcknowledger"]
 
 
 class NoopAcknowledger:

@@ -12,6 +12,8 @@ cdef enum ChunkState:          # chunk lifecycle; under Chunk.lock
     CHUNK_SETTLED              # its processor acknowledges or has acknowledged it
     CHUNK_TAKEN                # somebody else has
 
+cpdef acknowledge(list messages)
+
 cdef class Chunk:
     # What one claim brought, until it is acknowledged.
     cdef cython.pymutex lock

@@ -3,6 +3,8 @@ from typing import final
 from wsengine.message import Message
 from wsengine.pipeline.crew import Crew
 
+def acknowledge(messages: list[Message]) -> None: ...
+
 @final
 class Chunk:
     def __new__(cls, crew: Crew) -> Chunk: ...

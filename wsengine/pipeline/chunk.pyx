@@ -2,13 +2,61 @@
 
 Each of its messages is acknowledged once: by the processor that claimed it, or, if that is dead or stuck, by whoever
 takes the chunk over. Handlers and their verdicts are the processor's matter.
+
+Grouping is compiled, so that no exception thrown into the thread from outside can end it half-way: such a one strikes
+within an acknowledger, which it fails like any other.
 """
+import logging
+
 from wsengine.message import Failed
 
 cimport cython
 from libc.stdint cimport uint64_t
 from wsengine.message cimport Message
 from wsengine.pipeline.crew cimport Crew
+
+
+logger = logging.getLogger("wsengine.pipeline")
+
+
+cdef object group_key(object acknowledger, object ref):
+    """Groups are by identity of the acknowledger and by ack_ref: by its value, or by identity where it has no hash."""
+    try:
+        hash(ref)
+        return id(acknowledger), True, ref
+    except BaseException:
+        return id(acknowledger), False, id(ref)
+
+
+cpdef acknowledge(list messages):
+    """Call each group's acknowledger once, with its successful and failed messages in order.
+
+    A group whose acknowledger raises is logged and does not touch the others (reference B-1).
+    """
+    cdef dict groups = {}
+    cdef Message message
+    cdef list successful, failed
+    for message in messages:
+        triple = message.acknowledger
+        if triple is None:
+            continue
+        key = group_key((<tuple>triple)[0], (<tuple>triple)[1])
+        if key not in groups:
+            groups[key] = ((<tuple>triple)[0], (<tuple>triple)[1], [], [])
+        (<list>(<tuple>groups[key])[2 if message.verdict is None else 3]).append(message)
+    for acknowledger, ref, successful, failed in groups.values():
+        try:
+            acknowledger.ack(ref, successful, failed)
+        except BaseException:
+            tell_raised(acknowledger, ref, len(successful), len(failed))
+
+
+cdef tell_raised(acknowledger, ref, successful, failed):
+    try:
+        logger.exception("acknowledger %r raised for ack_ref %r; its %d successful and %d failed messages count as "
+                         "acknowledged", acknowledger, ref, successful, failed)
+    except BaseException:
+        pass                                     # a log that fails, or an exception from outside: the next group's turn
 
 
 cdef class Chunk:
@@ -28,7 +76,7 @@ cdef class Chunk:
             message.acked = True
             self.left -= 1
             self.size -= message.charged
-        self.crew.acknowledge([message])
+        acknowledge([message])
         self.crew.account.c.release(1, message.charged)
 
     def take_over(self, reason) -> tuple:
@@ -48,6 +96,10 @@ cdef class Chunk:
                 return 0, 0, 0
             self.state = CHUNK_TAKEN
             left = [(at, entry) for at, entry in enumerate(self.messages) if (<Message>entry).holder is self]
+            for message in self.messages:
+                if message.holder is not self:   # acknowledged by itself, before the others
+                    successful += message.verdict is None
+                    failed += message.verdict is not None
         for at, entry in left:
             message = entry
             message.acked = True
@@ -60,7 +112,7 @@ cdef class Chunk:
                 failed += 1
             size += message.charged
         messages = [entry for _, entry in left]
-        self.crew.acknowledge(messages)
+        acknowledge(messages)
         for message in messages:
             message.holder = None
         self.crew.account.c.release(len(messages), size)

@@ -21,5 +21,5 @@ cdef class Crew:
     cdef atomic[int]* closed         # 1: claim nothing more; drain stores release, processors acquire
     cdef atomic[int]* askers         # threads that wait for demand; they plus and minus
     cdef object handler, chunk_handler, prepare, on_failed   # callbacks, None where there is none
-    cdef object acknowledge, log_failure
+    cdef object log_failure
     cdef bint ready(self)

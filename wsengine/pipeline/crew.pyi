@@ -18,7 +18,6 @@ class Crew:
         min_demand: int,
         max_demand: int,
         spin: float,
-        acknowledge: Callable[[list[Message]], None],
         log_failure: Callable[[str, BaseException], None],
     ) -> Crew: ...
     @property

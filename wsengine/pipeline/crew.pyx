@@ -16,12 +16,11 @@ cdef class Crew:
         name: of the pipeline.
         parker, account: of the pipeline.
         concurrency, min_demand, max_demand, spin: as in `Processors`; spin in seconds.
-        acknowledge: called with the messages to acknowledge that have an acknowledger.
         log_failure: called with (what, exception) for what a callback raised.
     """
 
     def __cinit__(self, pipeline, str name, Parker parker not None, Account account not None, *, int concurrency,
-                  int min_demand, int max_demand, double spin, acknowledge, log_failure):
+                  int min_demand, int max_demand, double spin, log_failure):
         self.pipeline = pipeline
         self.name = name
         self.parker = parker
@@ -36,7 +35,6 @@ cdef class Crew:
         self.chunk_handler = pipeline.handle_messages
         self.prepare = pipeline.prepare_messages
         self.on_failed = pipeline.handle_failed
-        self.acknowledge = acknowledge
         self.log_failure = log_failure
         self.busy = new atomic[int](0)
         self.ending = new atomic[int](0)
@@ -64,7 +62,7 @@ cdef class Crew:
             if ring.c.ready():
                 return True
         for inbox in self.inboxes:
-            if inbox.depth:
+            if len(inbox.queue):
                 return True
         return False
 
@@ -77,7 +75,7 @@ cdef class Crew:
     def depth(self) -> int:
         """About how many messages wait to be claimed."""
         cdef Ring ring
-        total = sum([inbox.depth for inbox in self.inboxes])
+        total = sum([len(inbox.queue) for inbox in self.inboxes])
         for entry in self.rings:
             ring = (<tuple>entry)[0]
             total += ring.c.depth()

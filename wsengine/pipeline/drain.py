@@ -60,7 +60,8 @@ def stop(topology: Topology, timeout: float, error: BaseException | None) -> Sto
     done, broken, left = (0, 0, 0) if drained else _fail_the_rest(topology)
     patience = min(deadline, started) if topology.hurried or not drained else deadline
     for seat in topology.seats:
-        seat.thread.join(max(patience - time.monotonic(), GRACE / len(topology.seats)))
+        if seat.thread is not None:
+            seat.thread.join(max(patience - time.monotonic(), GRACE / len(topology.seats)))
     closing = time.monotonic() + GRACE if topology.hurried else max(deadline, time.monotonic() + GRACE)
     for producer in topology.producers:
         producer.stop(closing)

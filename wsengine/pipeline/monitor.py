@@ -86,8 +86,11 @@ class Monitor:
     def look(self) -> None:
         """Replace the processors that have died."""
         for seat in self._topology.seats:
-            if not seat.thread.is_alive() and not seat.done:
-                self._replace(seat)
+            if seat.thread is not None and not seat.thread.is_alive() and not seat.done:
+                try:
+                    self._replace(seat)
+                except BaseException:            # no thread to be had, perhaps: the next look tries again
+                    logger.exception("pipeline %s: processor %d could not be replaced yet", self._topology.name, seat.index)
 
     def _replace(self, seat: Seat) -> None:
         death = seat.death

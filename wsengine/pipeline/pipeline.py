@@ -157,6 +157,11 @@ class Pipeline:
                 raise EngineStopped(f"pipeline {self._name!r} is {self._state} already")
             if self._name in _running:
                 raise ConfigurationError("pipeline.name", self._name, "another pipeline of this name runs; give another")
+            for producer in self._producers:
+                for other in _running.values():
+                    if producer in other._producers:
+                        raise ConfigurationError("pipeline.producers", producer, f"it works for pipeline {other.name!r}, "
+                                                 "which runs; make a producer for each pipeline")
             self._begin()
             _running[self._name] = self
             self._state = "running"

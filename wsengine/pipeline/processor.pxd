@@ -31,6 +31,7 @@ cdef class Processor:
     cdef bint messages_heard         # the same of a message; its thread
     cdef object span                 # telemetry's mark of it; its thread
     cdef list watched                # the chunk in hand, while telemetry wants to see it afterwards; its thread
+    cdef bint sweeping               # it only fails what is left; its thread
     cdef object transformer          # for the chunk in hand, or None; its thread
     cdef int turn                    # source to look at first; its thread
 

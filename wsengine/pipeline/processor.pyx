@@ -14,7 +14,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libcpp.atomic cimport memory_order_acquire, memory_order_relaxed, memory_order_release
 from wsengine.engine.ring cimport Ring, monotonic_ns
 from wsengine.message cimport Message
-from wsengine.pipeline.chunk cimport CHUNK_OPEN, CHUNK_SETTLED, CHUNK_TAKEN, Chunk
+from wsengine.pipeline.chunk cimport CHUNK_OPEN, CHUNK_SETTLED, CHUNK_TAKEN, Chunk, acknowledge
 from wsengine.pipeline.crew cimport Crew
 from wsengine.pipeline.materialiser cimport CHUNK, Materialiser
 
@@ -101,6 +101,7 @@ cdef class Processor:
         """Claim all that is left in the sources and acknowledge it as failed; how many. At the deadline of a stop."""
         cdef Message message
         cdef int n = 0
+        self.sweeping = True                     # handle_failed, which may take its time, is not called either
         while self.claim():
             self.transformer = None              # nothing of the user's runs for what is failed anyway, unhandled
             for message in self.chunk.messages:
@@ -136,10 +137,18 @@ cdef class Processor:
         return 0
 
     cdef Py_ssize_t claim_inbox(self, object inbox):
-        depth = inbox.depth
-        messages = inbox.claim(self.demand(depth)) if depth else None
-        if not messages:
-            return 0
+        """Claim from a deque. Between taking a message and holding it no Python code runs, which an asynchronous exception
+        could end: what is taken is held."""
+        cdef object queue = inbox.queue
+        cdef object take = queue.popleft
+        cdef Py_ssize_t most = self.demand(len(queue))
+        cdef list messages = []
+        try:
+            while len(messages) < most:
+                messages.append(take())
+        except IndexError:
+            if not messages:
+                return 0
         self.hold_given(messages)
         self.transformer = None
         return len(messages)
@@ -243,7 +252,7 @@ cdef class Processor:
                 if not isinstance(result, Message):
                     raise TypeError(f"transformer returned {result!r}; return a Message")
                 made = result
-                if made.holder is not None:
+                if made.holder is not None or made.acked:
                     raise TypeError(f"transformer returned {made!r} again; return a Message of its own for each payload")
             except BaseException as error:
                 self.crew.log_failure("transformer", error)
@@ -386,7 +395,7 @@ cdef class Processor:
         if not isinstance(result, Message):
             raise TypeError(f"handle_message returned {result!r}; return a Message, or None for the one it was given")
         other = result
-        if other.holder is not None:
+        if other.holder is not None or other.acked:
             raise TypeError(f"handle_message returned {other!r}, which belongs to another place; return the message it was "
                             "given, or a new one")
         with self.chunk.lock:
@@ -414,7 +423,7 @@ cdef class Processor:
             if chunk.state != CHUNK_OPEN:        # taken over meanwhile: nothing of it is ours any more
                 self.let_go()
                 return
-        if failed:
+        if failed and not self.sweeping:
             self.call_handle_failed([i for i, m in enumerate(messages) if (<Message>m).verdict is not None])
         with chunk.lock:
             if chunk.state != CHUNK_OPEN:
@@ -424,12 +433,12 @@ cdef class Processor:
             chunk.messages = None                # no cycle, and nobody else's any more
             released = chunk.left
             size = chunk.size
+        self.successful += len(messages) - failed    # from here on nobody else counts them
+        self.failed += failed
         try:
             if acknowledgers:
-                self.crew.acknowledge([m for m in messages if (<Message>m).holder is chunk])
+                acknowledge([m for m in messages if (<Message>m).holder is chunk])
         finally:                                 # whatever came of it, nobody will do it again
-            self.successful += len(messages) - failed
-            self.failed += failed
             self.materialiser.keep(messages if self.watched is None else list(messages))
             self.let_go()
             self.crew.account.c.release(released, size)

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from wsengine.engine.ring import Door
 from wsengine.engine.threads import spawn
-from wsengine.errors import ConfigurationError, EngineStopped
-from wsengine.message import Message, weigh
+from wsengine.errors import ConfigurationError, EngineError, EngineStopped
+from wsengine.message import Message, admit, give_back
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -40,7 +40,7 @@ class Inbox:
         self._parker = parker
         self._open_demand = demand
         self._ask = ask
-        self._queue: deque[Message] = deque()
+        self.queue: deque[Message] = deque()  # pushers append, processors pop from the left
         self._pushing = threading.Lock()  # one pusher waits for room at a time; keeps the order of whole pushes
         self._gate = threading.Lock()  # held to close, and to put one message in: after close() none comes in
         self._door = Door(account)
@@ -50,7 +50,7 @@ class Inbox:
     @property
     def depth(self) -> int:
         """Messages that wait to be claimed."""
-        return len(self._queue)
+        return len(self.queue)
 
     @property
     def closed(self) -> bool:
@@ -60,7 +60,7 @@ class Inbox:
     @property
     def demand(self) -> int:
         """Messages that the processors ask for now and that are not in the inbox yet; never below 0."""
-        return max(self._open_demand() - len(self._queue), 0)
+        return max(self._open_demand() - len(self.queue), 0)
 
     def push(self, messages: Message | Iterable[Message], timeout: float | None = None) -> int:
         """Put messages in, in order; block while the pipeline is full.
@@ -74,33 +74,54 @@ class Inbox:
 
         Raises:
             EngineStopped: the pipeline is stopping. Attribute-free; what was put in before is still handled.
-            ConfigurationError: something that is not a Message; nothing is put in then.
+            ConfigurationError: something that is not a Message, or one that is in a pipeline or has been; nothing is put
+                in then.
         """
         given = [messages] if isinstance(messages, Message) else list(messages)
         for one in given:
             if not isinstance(one, Message):
                 raise ConfigurationError("push.messages", one, "give Message objects")
         deadline = None if timeout is None else time.monotonic() + timeout
-        if not self._pushing.acquire(timeout=-1 if timeout is None else max(timeout, 0)):
-            return 0
+        sizes = self._admit_all(given)
+        done = 0
         try:
-            for done, one in enumerate(given):
-                if not self._admitted(deadline):
-                    return done
-                with self._gate:
-                    self._check_open()
-                    self._account.charge(1, weigh(one))
-                    self._queue.append(one)
-                self._parker.notify()
+            if not self._pushing.acquire(timeout=-1 if timeout is None else max(timeout, 0)):
+                return 0
+            try:
+                while done < len(given) and self._has_room(deadline):
+                    self._put(given[done], sizes[done])
+                    done += 1
+            finally:
+                self._pushing.release()
         finally:
-            self._pushing.release()
-        return len(given)
+            for one in given[done:]:
+                give_back(one)
+        return done
+
+    def _admit_all(self, given: list[Message]) -> list[int]:
+        sizes: list[int] = []
+        for one in given:
+            size = admit(one, self)
+            if size < 0:
+                for other in given[:len(sizes)]:
+                    give_back(other)
+                raise ConfigurationError("push.messages", one, "it is in a pipeline already, or has been handled; push a "
+                                         "new one, Message(message.data, acknowledger=message.acknowledger)")
+            sizes.append(size)
+        return sizes
+
+    def _put(self, message: Message, size: int) -> None:
+        with self._gate:
+            self._check_open()
+            self._account.charge(1, size)
+            self.queue.append(message)
+        self._parker.notify()
 
     def _check_open(self) -> None:
         if self._closed:
             raise EngineStopped("the pipeline is stopping and takes no more messages")
 
-    def _admitted(self, deadline: float | None) -> bool:
+    def _has_room(self, deadline: float | None) -> bool:
         while True:
             self._check_open()
             if self._account.admits():
@@ -115,15 +136,9 @@ class Inbox:
             poll.poll(None if left is None else left * 1000)
             self._door.answer()
 
-    def claim(self, most: int) -> list[Message]:
-        """Take up to `most` messages; for processors."""
-        taken: list[Message] = []
-        while len(taken) < most:
-            try:
-                taken.append(self._queue.popleft())
-            except IndexError:
-                break
-        return taken
+    def ack_now(self, message: Message) -> None:
+        """A message that still waits here cannot be acknowledged."""
+        raise EngineError(f"{message!r} waits for a processor; acknowledge it in its handler")
 
     def wait_demand(self, timeout: float | None = None) -> int:
         """Wait until processors ask for messages; how many, 0 after the time-out or when the pipeline stops."""

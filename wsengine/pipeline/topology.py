@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from wsengine.engine.ring import Account, Parker
 from wsengine.engine.threads import exiting, spawn
-from wsengine.pipeline import acknowledger
 from wsengine.pipeline.crew import Crew
 from wsengine.pipeline.processor import Processor
 from wsengine.pipeline.source import Host, Inbox
@@ -32,10 +31,10 @@ class Seat:
     `processor` and `thread` are written by the thread that starts the pipeline, then by the monitor.
     """
 
-    def __init__(self, index: int) -> None:
+    def __init__(self, index: int, crew: Crew) -> None:
         self.index = index
-        self.processor: Processor
-        self.thread: threading.Thread
+        self.processor = Processor(crew, index)
+        self.thread: threading.Thread | None = None  # None: not started
         self.death: BaseException | None = None
         self.done = False  # the processor returned, as it was told to; its thread
         self.before = [0, 0, 0]  # successful, failed, busy_ns of those that sat here before; the monitor
@@ -54,30 +53,27 @@ class Topology:
         self.account = Account(max_queue, max_queue_bytes)
         self.crew = Crew(owner, name, self.parker, self.account, concurrency=processors.concurrency,
                          min_demand=processors.min_demand, max_demand=processors.max_demand, spin=processors.spin / 1e6,
-                         acknowledge=acknowledger.acknowledge, log_failure=log_failure)
+                         log_failure=log_failure)
         self.inbox = Inbox(self.account, self.parker, self.demand, self.crew.ask)
         self.crew.add_inbox(self.inbox)
-        self.seats = [Seat(index) for index in range(processors.concurrency)]
+        self.seats = [Seat(index, self.crew) for index in range(processors.concurrency)]
         for index, producer in enumerate(producers):
             producer.attach(Host(name, index, self.crew, self.demand, finished))
 
     def demand(self) -> int:
         """Messages that the processors would take at once."""
-        crew = self.crew
-        open_seats = [seat for seat in self.seats if hasattr(seat, "processor")]
-        return crew.max_demand * len(self.seats) - sum(seat.processor.outstanding for seat in open_seats)
+        return self.crew.max_demand * len(self.seats) - sum(seat.processor.outstanding for seat in self.seats)
 
     def start(self) -> None:
         """Start processors, then producers. What was started is ended again if one cannot be."""
         for seat in self.seats:
-            self.fill(seat)
+            self.occupy(seat)
         for producer in self.producers:
             producer.start()
 
-    def fill(self, seat: Seat) -> None:
-        """Put a new processor with a thread of its own into the seat."""
-        processor = Processor(self.crew, seat.index)
-        seat.processor = processor
+    def occupy(self, seat: Seat) -> None:
+        """Give the seat's processor a thread of its own."""
+        processor = seat.processor
         seat.death = None
 
         def body() -> None:
@@ -99,12 +95,13 @@ class Topology:
         if exiting():
             seat.done = True
         else:
-            self.fill(seat)
+            seat.processor = Processor(self.crew, seat.index)
+            self.occupy(seat)
         return late
 
     def threads_alive(self) -> list[str]:
         """Names of the threads of this pipeline that have not ended."""
-        alive = [seat.thread.name for seat in self.seats if hasattr(seat, "thread") and seat.thread.is_alive()]
+        alive = [seat.thread.name for seat in self.seats if seat.thread is not None and seat.thread.is_alive()]
         for producer in self.producers:
             alive += producer.alive()
         return alive

@@ -168,11 +168,17 @@ class WebSocketProducer(Producer):
                     socket_options=self._socket_options, cancellation=cancellation)
 
     def start(self) -> None:
-        self._threads = [
-            spawn(f"{self._name}:reader", self._receiver.run),
-            spawn(f"{self._name}:timer", self._timer.run),
-            spawn(f"{self._name}:supervisor", self._supervise),
-        ]
+        started: list[threading.Thread] = []
+        try:
+            for part, body in (("reader", self._receiver.run), ("timer", self._timer.run), ("supervisor", self._supervise)):
+                started.append(spawn(f"{self._name}:{part}", body))
+        except BaseException:                    # the system gives no more threads: none of these shall stay
+            self._receiver.stop()
+            self._timer.stop()
+            for thread in started:
+                thread.join(1)
+            raise
+        self._threads = started
 
     def _supervise(self) -> None:
         """The supervisor's thread; a fault in it ends the pipeline, visibly."""
@@ -192,7 +198,7 @@ class WebSocketProducer(Producer):
 
     @property
     def quiet(self) -> bool:
-        return self._supervisor.quiet or (bool(self._threads) and not self._threads[2].is_alive())
+        return not self._threads or self._supervisor.quiet or not self._threads[2].is_alive()
 
     def stop(self, deadline: float) -> None:
         """Close the connections with 1000, then end the threads."""
