@@ -186,6 +186,41 @@ def test_a_stop_inside_a_headers_callable_only_requests_it(build):
     assert seconds < 1, "it waited for its own end"
 
 
+def test_what_was_acknowledged_early_or_given_to_a_slow_acknowledger_counts_at_the_deadline(launch, gate):
+    class Slow:
+        def ack(self, ref, successful, failed):
+            gate.wait(10)
+
+    def handle_message(message):
+        message.ack_immediately()
+        if message.data == 5:
+            gate.wait(10)
+
+    early = launch(handle_message)
+    early.push_messages([Message(number) for number in range(1, 11)])
+    time.sleep(0.2)
+    result = early.stop(0.1)
+    assert (result.successful, result.failed, result.left, result.drained) == (5, 5, 5, False)
+    assert (early.stats().successful, early.stats().failed) == (5, 5)
+    slow = launch()
+    slow.push_messages([Message(number, acknowledger=(Slow(), 0, None)) for number in range(10)])
+    time.sleep(0.2)
+    result = slow.stop(0.1)
+    assert result.successful + result.failed == 10
+    assert result.threads_alive
+
+
+def test_what_a_stop_fails_at_its_deadline_is_not_shown_to_handle_failed(launch, gate):
+    seen = []
+    pipeline = launch(lambda message: gate.wait(10) and None, processors=Processors(max_demand=1),
+                      handle_failed=lambda messages: seen.append(len(messages)))
+    pipeline.push_messages([Message(number) for number in range(5)])
+    time.sleep(0.1)
+    result = pipeline.stop(0)
+    assert (result.left, result.failed) == (5, 5)
+    assert seen == []
+
+
 def test_a_start_right_after_a_stop_is_not_taken_for_stopped(build):
     """Whoever sees the state "stopped" may start; the end of the stop before must not reach the new life."""
     pipeline = build()

@@ -105,6 +105,17 @@ def test_a_small_payload_does_not_take_the_room_of_a_much_larger_one():
     assert seen[400].isdisjoint(seen[20]), "kept by a handler, the small one would hold the memory of the large one"
 
 
+def test_a_message_that_is_initialised_again_is_not_written_into():
+    kept = []
+
+    def handler(message, number):
+        kept.append(b"%d" % number)
+        message.__init__(kept[-1] if number % 2 else [number])
+
+    handle_all([bytes(100)] * 200, handler)
+    assert kept == [b"%d" % number for number in range(200)]
+
+
 def test_processors_share_nothing(seed):
     """Several at once, each keeping what it likes; under a sanitizer or a free-threaded build this is where it shows."""
     chance = random.Random(seed)

@@ -325,3 +325,43 @@ def test_a_pipeline_works_the_same_with_several_producers(build):
     for which in "abc":
         assert [i for w, i in seen if w == which] == list(range(100))
     assert pipeline.producer_names()[2] == f"wsengine:{pipeline.name}:producer_2"
+
+
+def test_a_start_that_fails_ends_what_it_started_at_once(monkeypatch, build):
+    pipeline = build(producers=WebSocketProducer("ws://127.0.0.1:9"), processors=Processors(concurrency=3),
+                     shutdown_timeout=20.0)
+    real = threading.Thread.start
+    for part in (":processor_2", ":timer", ":supervisor"):
+        def start(thread, part=part):
+            if thread.name.endswith(part):
+                raise RuntimeError("can't start new thread")
+            real(thread)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(threading.Thread, "start", start)
+            begun = time.monotonic()
+            with pytest.raises(RuntimeError, match="new thread"):
+                pipeline.start()
+        assert time.monotonic() - begun < 5
+        assert pipeline.state == "stopped"
+        assert not [one.name for one in threading.enumerate() if pipeline.name in one.name]
+
+
+def test_a_producer_works_for_one_running_pipeline(build):
+    producer = WebSocketProducer("ws://127.0.0.1:9")
+    first, second = build(producers=producer), build(producers=producer)
+    first.start()
+    with pytest.raises(ConfigurationError, match="make a producer for each pipeline"):
+        second.start()
+    first.stop()
+    second.start()
+    assert second.stop().drained
+
+
+def test_a_coroutine_function_is_refused_as_a_handler():
+    class Async(Pipeline):
+        async def handle_message(self, message):
+            return message
+
+    with pytest.raises(ConfigurationError, match="without async"):
+        Async(WebSocketProducer("ws://127.0.0.1:9"))

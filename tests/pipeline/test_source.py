@@ -107,6 +107,47 @@ def test_the_bytes_of_pushed_messages_count_towards_the_bound(launch, book, gate
     assert pipeline.stats().held_bytes == 0
 
 
+def test_a_message_that_is_in_a_pipeline_or_was_is_not_taken_again(launch, book, eventually):
+    refused = []
+
+    def handle_message(message):
+        try:
+            pipeline.push_messages(message)
+        except ConfigurationError as error:
+            refused.append(str(error))
+
+    pipeline = launch(handle_message)
+    message = book.message("once")
+    pipeline.push_messages(message)
+    book.wait(1)
+    eventually(lambda: pipeline.stats().held_messages == 0)
+    for again in ([message], [twice := book.message("twice"), twice]):
+        with pytest.raises(ConfigurationError, match="in a pipeline already, or has been handled"):
+            pipeline.push_messages(again)
+    assert len(refused) == 1
+    assert "push a new one" in refused[0]
+    pipeline.push_messages(twice)        # refused as a whole, so it is still nobody's
+    book.wait(2)
+    assert pipeline.stop().successful == 2
+    assert pipeline.stats().held_messages == 0
+
+
+def test_a_message_that_is_pushed_and_returned_as_well_fails_instead_of_being_in_two_places(launch, book):
+    def handle_message(message):
+        if message.data == "first":
+            new = book.message("second")
+            pipeline.push_messages(new)
+            return new
+        return message
+
+    pipeline = launch(handle_message)
+    pipeline.push_messages(book.message("first"))
+    book.wait(2)
+    assert (book.ok, book.failed) == (["second"], ["first"])
+    assert pipeline.stop().drained
+    assert pipeline.stats().held_messages == pipeline.stats().held_bytes == 0
+
+
 def full(launch, book, gate, **options):
     """A pipeline of 8 whose handler waits for permits; it is full: one in hand, seven in the inbox."""
     permits = threading.Semaphore(0)

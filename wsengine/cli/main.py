@@ -53,6 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.command is None:
         parser.print_help()
         return PROVEN
+    if sys.stdout is None:
+        print("wsengine demo: standard output is closed; give it somewhere to write", file=sys.stderr)
+        return UNPROVEN
     try:
         return demo.run(_demo_options(given), sys.stdout, plain=given.plain)
     except ConfigurationError as error:
@@ -65,7 +68,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The interpreter flushes stdout once more when it ends, and would complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return NO_READER
-    except (RuntimeError, TimeoutError) as error:
+    except OSError as error:
+        print(f"wsengine demo: {error}", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return UNPROVEN
+    except RuntimeError as error:
         print(f"wsengine demo: {error}", file=sys.stderr)
         return UNPROVEN
 
@@ -75,7 +82,7 @@ def build_parser() -> Parser:
     parser = Parser(prog="wsengine", allow_abbrev=False,
                     description="A Broadway for Python threads: a WebSocket feed into synchronous programs.")
     parser.add_argument("--version", action="version", version=version_line())
-    commands = parser.add_subparsers(dest="command", title="commands", metavar="", parser_class=Parser)
+    commands = parser.add_subparsers(dest="command", title="commands", metavar="COMMAND", parser_class=Parser)
     shown = commands.add_parser(
         "demo", allow_abbrev=False, help="watch a pipeline work on a feed of this machine, and have the sum proven",
         description="Starts a feed of made-up trades in a process of its own and a pipeline that takes it, shows the "

@@ -78,7 +78,7 @@ def summarize(log: FeedLog, reckoning: Reckoning, figures: Figures) -> list[str]
         ("sent", f"{log.messages:,} messages on {opened} connection{'s' if opened != 1 else ''}, by the server's own log"),
         ("handled", f"{reckoning.handled:,} messages in {figures.seconds:.1f} s"),
         ("rate", f"{per_second:,.0f} msg/s, {per_second * figures.size / 1e6:,.1f} MB/s"),
-        ("CPU", cpu if million else "–"),
+        ("CPU", cpu if million else "-"),
         ("latency", f"{latency}, from the server's stamp to the handler, of the oldest of each chunk"),
         ("round trip", milliseconds(figures.round_trip)),
         ("reconnects", str(figures.reconnects)),

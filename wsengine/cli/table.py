@@ -123,7 +123,7 @@ class PlainView:
 def milliseconds(value: float | None) -> str:
     """A time in seconds for people; a dash for none."""
     if value is None:
-        return "–"
+        return "-"
     return f"{value * 1e3:.2f} ms" if value < 1 else f"{value:.1f} s"
 
 

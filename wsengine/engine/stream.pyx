@@ -226,7 +226,7 @@ cdef bint gather(Wire* wire, Intake* intake, const Parsed* parsed) noexcept nogi
 
 cdef void end_begins(Wire* wire, Intake* intake) noexcept nogil:
     wire.phase = PHASE_ENDING
-    wire.control.close_due_ns.store(intake.now + wire.control.close_timeout_ns, memory_order_relaxed)
+    wire.control.close_due_ns.store(monotonic_ns() + wire.control.close_timeout_ns, memory_order_relaxed)
 
 
 cdef void on_close(Wire* wire, Intake* intake, const Parsed* parsed) noexcept nogil:
@@ -354,6 +354,7 @@ cdef bint parse_rest(Wire* wire, Intake* intake) noexcept nogil:
         return True
     wire.rest_slab = NULL
     wire.rest_size = 0
+    intake.now = wire.rest_arrival.received_ns    # not that of another connection's read
     room = parse_here(wire, intake, slab, wire.rest_arrival, wire.rest, size)
     SlabPool.drop(slab, 1)
     return room
@@ -434,7 +435,9 @@ cdef ssize_t receive(Wire* wire, Intake* intake, Slab** slab, Arrival** arrival,
     if got > 0:
         intake.now = monotonic_ns()
         wire.hot = <size_t>got == size    # did it give less than there was room for, it is drained, for now
-        if not direct:
+        if direct:
+            arrival[0].received_ns = intake.now
+        else:
             intake.used += sizeof(Arrival) + <size_t>got
             begin_arrival(wire, intake, arrival[0], slab[0])
     return got

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import re
 import signal
 import sys
 import threading
@@ -51,7 +52,8 @@ def spawn(name: str, body: Callable[[], None]) -> threading.Thread:
 def within(pipeline: str) -> bool:
     """Whether the caller runs in a thread of the pipeline of that name, for whose end a stop waits."""
     caller = threading.current_thread()
-    return caller in _spawned and caller.name.startswith(f"wsengine:{pipeline}:")
+    part = caller.name.removeprefix(f"wsengine:{pipeline}:")  # one of its threads, not of a pipeline "name:more"
+    return caller in _spawned and re.match(r"(processor|producer)_\d+(:|$)|monitor$|watch$", part) is not None
 
 
 def _name_for_the_system(name: str) -> None:

@@ -57,7 +57,8 @@ def stop(topology: Topology, timeout: float, error: BaseException | None) -> Sto
         producer.drain()
     drained = _wait_until_idle(topology, deadline)
     topology.crew.end()
-    done, broken, left = (0, 0, 0) if drained else _fail_the_rest(topology)
+    left = 0 if drained else _fail_the_rest(topology)
+    drained = drained or (left == 0 and topology.account.messages == 0)
     patience = min(deadline, started) if topology.hurried or not drained else deadline
     for seat in topology.seats:
         if seat.thread is not None:
@@ -70,7 +71,7 @@ def stop(topology: Topology, timeout: float, error: BaseException | None) -> Sto
         producer.release()
     successful, failed = topology.totals()
     return StopResult(
-        drained=drained and left == 0, successful=successful + done, failed=failed + broken + left, left=left,
+        drained=drained, successful=successful, failed=failed, left=left,
         discarded=sum(producer.discarded for producer in topology.producers),
         threads_alive=tuple(topology.threads_alive()), seconds=time.monotonic() - started, error=error,
     )
@@ -93,14 +94,17 @@ def _idle(topology: Topology) -> bool:
             and topology.crew.idle)
 
 
-def _fail_the_rest(topology: Topology) -> tuple[int, int, int]:
-    """At the deadline: acknowledge what the processors still hold, and what nobody has claimed; see Chunk.take_over."""
+def _fail_the_rest(topology: Topology) -> int:
+    """At the deadline: acknowledge what the processors still hold, and what nobody has claimed (see Chunk.take_over); how
+    many were failed because of it."""
     topology.crew.close()
     sweeper = Processor(topology.crew, len(topology.seats))
     taken = [seat.processor.take_over(STOPPED) for seat in topology.seats]
     unclaimed = sweeper.fail_rest(STOPPED)
     taken += [seat.processor.take_over(STOPPED) for seat in topology.seats]  # claimed just before the crew was closed
-    return sum(one[0] for one in taken), sum(one[1] for one in taken), sum(one[2] for one in taken) + unclaimed
+    left = sum(late for _, _, late in taken) + unclaimed
+    topology.swept = (sum(done for done, _, _ in taken), sum(broken for _, broken, _ in taken) + left)
+    return left
 
 
 def hurry(topology: Topology) -> None:

@@ -12,6 +12,7 @@ what there is (topology), what watches (monitor), how it ends (drain), what runs
 
 from __future__ import annotations
 
+import inspect
 import os
 import signal
 import threading
@@ -19,7 +20,7 @@ import time
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from wsengine import telemetry
-from wsengine.engine.threads import at_exit, check_fork, within
+from wsengine.engine.threads import at_exit, check_fork, exiting, within
 from wsengine.errors import ConfigurationError, EngineStopped
 from wsengine.options import choice, reject_unknown, seconds, text, whole
 from wsengine.pipeline import drain
@@ -132,6 +133,7 @@ class Pipeline:
         self._unfinished: set[Producer] = set()
         self._error: BaseException | None = None
         self._sampled = (0.0, 0)
+        self._life = object()  # one for each start
 
     def _check_handlers(self) -> None:
         handlers = [n for n in ("handle_message", "handle_messages") if getattr(self, n) is not None]
@@ -141,6 +143,9 @@ class Pipeline:
         for hook in (*handlers, "prepare_messages", "handle_failed"):
             if getattr(self, hook) is not None and not callable(getattr(self, hook)):
                 raise ConfigurationError(f"pipeline.{hook}", getattr(self, hook), "define a method")
+            if inspect.iscoroutinefunction(getattr(self, hook)):
+                raise ConfigurationError(f"pipeline.{hook}", type(self).__name__, "define it without async: it is called in "
+                                         "a thread, and its result is what counts")
 
     # ------------------------------------------------------------------------------------------------------ lifecycle
 
@@ -152,6 +157,8 @@ class Pipeline:
             ForkedProcessError: the pipeline was made before a fork.
         """
         check_fork(self._pid)
+        if exiting():
+            raise EngineStopped("the interpreter is ending; nothing starts any more")
         with _registry:
             if self._state in ("running", "stopping"):
                 raise EngineStopped(f"pipeline {self._name!r} is {self._state} already")
@@ -187,14 +194,18 @@ class Pipeline:
         self._error = None
         self._unfinished = set(self._producers)
         self._sampled = (time.monotonic(), 0)
+        life = self._life = object()
         self._topology = Topology(self, self._name, self._producers, self._processors, max_queue=self._max_queue,
                                   max_queue_bytes=self._max_queue_bytes, log_failure=FailureLog(self._name),
-                                  finished=self._producer_finished)
+                                  finished=lambda producer, error: self._producer_finished(life, producer, error))
         self._monitor = Monitor(self._topology, self._carry_out_stop)
 
-    def _producer_finished(self, producer: Producer, error: BaseException | None) -> None:
-        """A producer brings nothing more: when all have ended, or one has failed for good, so does the pipeline."""
+    def _producer_finished(self, life: object, producer: Producer, error: BaseException | None) -> None:
+        """A producer brings nothing more: when all have ended, or one has failed for good, so does the pipeline. A thread
+        of a producer that is left from a start before is not heard."""
         with _registry:
+            if life is not self._life:
+                return
             self._unfinished.discard(producer)
             if error is not None and self._error is None:
                 self._error = error
@@ -276,8 +287,8 @@ class Pipeline:
         Returns:
             What the stop came to.
         """
-        self.start()
         if threading.current_thread() is not threading.main_thread():
+            self.start()
             result = self.join()
             assert result is not None
             return result
@@ -292,6 +303,7 @@ class Pipeline:
 
         before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
+            self.start()
             acted = 0
             while not self._stopped.wait(0.05):
                 if seen > acted:

@@ -51,5 +51,5 @@ cdef class Processor:
     cdef call_watched(self, list messages, Py_ssize_t first, object handler)
     cdef call_chunk(self, list messages, Py_ssize_t first, object handler)
     cdef take_results(self, str callback, list messages, Py_ssize_t first, object results)
-    cdef take_result(self, Py_ssize_t at, Message message, object result)
+    cdef take_result(self, str callback, Py_ssize_t at, Message message, object result)
     cdef settle(self)

@@ -323,7 +323,7 @@ cdef class Processor:
                 raise_pending()
             returned = <object>result
             Py_DECREF(returned)
-            self.take_result(at, message, returned)
+            self.take_result("handle_message", at, message, returned)
         except BaseException as error:
             self.crew.log_failure("handle_message", error)
             (<Message>message).set_verdict(Failed(error, error))
@@ -344,7 +344,7 @@ cdef class Processor:
             try:
                 result = handler(message)
                 if result is not message and result is not None:
-                    self.take_result(i, message, result)
+                    self.take_result("handle_message", i, message, result)
             except BaseException as error:
                 self.crew.log_failure("handle_message", error)
                 message.set_verdict(Failed(error, error))
@@ -380,24 +380,26 @@ cdef class Processor:
                 i += 1
             if i == n:                           # those that it was given, as most callbacks do
                 return
+            if {id(one) for one in results} == {id(messages[at]) for at in range(first, len(messages))}:
+                return                           # the same in another order: each stays in its place
         if not isinstance(results, list) or len(results) != n or not all([isinstance(one, Message) for one in results]):
             raise TypeError(f"{callback} returned {type(results).__name__} "
                             f"{f'of {len(results)} ' if isinstance(results, list) else ''}for {n} messages; return the "
                             "list of as many Messages, or None")
         for i in range(n):
-            self.take_result(first + i, messages[first + i], results[i])
+            self.take_result(callback, first + i, messages[first + i], results[i])
 
-    cdef take_result(self, Py_ssize_t at, Message message, object result):
+    cdef take_result(self, str callback, Py_ssize_t at, Message message, object result):
         """Put another Message in the place of the one that the callback was given."""
         cdef Message other
         if result is message:
             return
         if not isinstance(result, Message):
-            raise TypeError(f"handle_message returned {result!r}; return a Message, or None for the one it was given")
+            raise TypeError(f"{callback} returned {result!r}; return a Message, or None for the one it was given")
         other = result
         if other.holder is not None or other.acked:
-            raise TypeError(f"handle_message returned {other!r}, which belongs to another place; return the message it was "
-                            "given, or a new one")
+            raise TypeError(f"{callback} returned {other!r}, which belongs to another place; return the message it was given, "
+                            "or a new one")
         with self.chunk.lock:
             other.holder = message.holder        # None, if it has been acknowledged already
             message.holder = None
@@ -470,8 +472,9 @@ cdef class Processor:
             if result is not None and (not isinstance(result, list) or len(result) != len(failed) or not all(
                     [isinstance(one, Message) for one in result])):
                 raise TypeError(f"handle_failed returned {result!r}; return the list of as many Messages, or None")
-            for at, one in zip(places, result or ()):
-                self.take_result(at, messages[at], one)
+            if result is not None and {id(one) for one in result} != {id(one) for one in failed}:
+                for at, one in zip(places, result):
+                    self.take_result("handle_failed", at, messages[at], one)
         except BaseException as error:
             self.crew.log_failure("handle_failed", error)
         for at, verdict in zip(places, before):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
 from wsengine.errors import ConfigurationError
-from wsengine.options import seconds, whole
+from wsengine.options import reject_unknown, seconds, whole
 
 __all__ = ["Processors"]
 
@@ -28,6 +29,12 @@ class Processors:
 
     Source: Broadway's processor options; reference §5.1, B-2.
     """
+
+    def __new__(cls, *args: object, **options: object) -> Self:
+        """Refuse what is no option before the options are taken."""
+        known = ("concurrency", "min_demand", "max_demand", "spin")
+        reject_unknown("processors", {name: value for name, value in options.items() if name not in known}, known, {})
+        return object.__new__(cls)
 
     concurrency: int = 1
     min_demand: int = 0

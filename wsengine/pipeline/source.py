@@ -236,17 +236,18 @@ class Producer(ABC):
 
     def start(self) -> None:
         """Begin to produce."""
-        self._thread = spawn(f"wsengine:{self._host.name}:producer_{self._host.index}", self._run)
+        host, inbox = self._host, self._inbox  # of this life: a thread that outlives it does not touch the next
+        self._thread = spawn(f"wsengine:{host.name}:producer_{host.index}", lambda: self._run(host, inbox))
 
-    def _run(self) -> None:
+    def _run(self, host: Host, inbox: Inbox) -> None:
         error: BaseException | None = None
         try:
-            self.run(self._inbox)
+            self.run(inbox)
         except EngineStopped:
             error = None
         except BaseException as raised:
             error = raised
-        self._host.finished(self, error)
+        host.finished(self, error)
 
     def drain(self) -> None:
         """Take no more from outside; what was taken is still handled. Must return at once."""

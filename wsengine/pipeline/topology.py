@@ -47,6 +47,7 @@ class Topology:
                  max_queue_bytes: int, log_failure: FailureLog,
                  finished: Callable[[Producer, BaseException | None], None]) -> None:
         self.name = name
+        self.swept = (0, 0)  # successful, failed: acknowledged by a stop in the place of processors; the stop
         self.hurried = False  # a stop shall reach its deadline at once; the main thread sets it, the stop reads it
         self.producers = producers
         self.parker = Parker()
@@ -110,7 +111,7 @@ class Topology:
         """Messages acknowledged so far: successful, failed."""
         successful = sum(seat.before[0] + seat.processor.successful for seat in self.seats)
         failed = sum(seat.before[1] + seat.processor.failed for seat in self.seats)
-        return successful, failed
+        return successful + self.swept[0], failed + self.swept[1]
 
     def describe(self) -> dict[str, list[dict[str, Any]]]:
         """What `Pipeline.topology` returns, after Broadway's `topology/1`."""
