@@ -78,6 +78,10 @@ def function(path: str, value: object, signature: str, *, optional: bool = True)
     return value
 
 
+#: Of an option whose name is reserved.
+LATER = "it is not available in this version"
+
+
 def reject_unknown(path: str, given: Mapping[str, object], known: Collection[str], renamed: Mapping[str, str]) -> None:
     """Refuse option names that do not exist; the remedy names the one that is meant.
 
@@ -85,10 +89,12 @@ def reject_unknown(path: str, given: Mapping[str, object], known: Collection[str
         path: the object that was given the options, for the message.
         given: the unexpected names with their values.
         known: the names that exist.
-        renamed: former names, and names of other libraries, each with what to use instead.
+        renamed: former names, and names of other libraries, each with what to use instead; LATER for what is to come.
     """
     for name, value in given.items():
         full = f"{path}.{name}"
+        if renamed.get(name) == LATER:
+            raise ConfigurationError(full, value, f"{LATER}; leave it out")
         if name in renamed:
             raise ConfigurationError(full, value, f"there is no such option; use {renamed[name]}")
         near = difflib.get_close_matches(name, known, n=1)

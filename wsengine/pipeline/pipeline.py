@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from wsengine import telemetry
 from wsengine.engine.threads import at_exit, check_fork, exiting, within
 from wsengine.errors import ConfigurationError, EngineStopped
-from wsengine.options import choice, reject_unknown, seconds, text, whole
+from wsengine.options import LATER, choice, reject_unknown, seconds, text, whole
 from wsengine.pipeline import drain
 from wsengine.pipeline.failure_log import FailureLog
 from wsengine.pipeline.monitor import Monitor
@@ -48,6 +48,7 @@ RENAMED = {
     "producer": "the first argument", "producers": "the first argument", "context": "attributes of your Pipeline: self is "
     "the context", "shutdown": "shutdown_timeout (seconds)", "queue_size": "max_queue", "max_size": "max_size of the "
     "WebSocketProducer", "concurrency": "processors=Processors(concurrency=...)",
+    "batchers": LATER, "partition_by": LATER, "rate_limiting": LATER,
     "max_demand": "processors=Processors(max_demand=...)", "min_demand": "processors=Processors(min_demand=...)",
 }
 OPTIONS = ("processors", "name", "max_queue", "max_queue_bytes", "overflow", "shutdown_timeout")

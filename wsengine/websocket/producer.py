@@ -14,7 +14,7 @@ from wsengine.engine.receiver import Receiver
 from wsengine.engine.ring import Parker, Ring
 from wsengine.engine.threads import spawn
 from wsengine.errors import ConfigurationError
-from wsengine.options import boolean, function, reject_unknown, seconds, text, whole
+from wsengine.options import LATER, boolean, function, reject_unknown, seconds, text, whole
 from wsengine.pipeline.source import Inbox, Producer
 from wsengine.websocket.connection import Connection
 from wsengine.websocket.dial import Cancellation, Dialed, SocketOptions, dial
@@ -36,7 +36,6 @@ __all__ = ["WebSocketProducer"]
 
 LARGEST = 2**32 - 1
 SLAB = 2**18
-LATER = "nothing yet: it is not available in this version"
 
 OPTIONS = ("path", "ws_timeout", "keepalive", "silence_pings", "pong_timeout", "headers", "telemetry_id", "concurrency",
            "transformer", "retry", "open_timeout", "close_timeout", "max_size", "subprotocols", "origin",
