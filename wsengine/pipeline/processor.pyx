@@ -140,13 +140,18 @@ cdef class Processor:
         """Claim from a deque. Between taking a message and holding it no Python code runs, which an asynchronous exception
         could end: what is taken is held."""
         cdef object queue = inbox.queue
-        cdef object take = queue.popleft
-        cdef Py_ssize_t most = self.demand(len(queue))
-        cdef list messages = []
+        cdef object take
+        cdef Py_ssize_t most, ready = len(queue)
+        cdef list messages
+        if ready == 0:                           # asked after every chunk of a ring: no exception for that
+            return 0
+        take = queue.popleft
+        most = self.demand(ready)
+        messages = []
         try:
             while len(messages) < most:
                 messages.append(take())
-        except IndexError:
+        except IndexError:                       # another processor was first
             if not messages:
                 return 0
         self.hold_given(messages)
@@ -279,7 +284,6 @@ cdef class Processor:
     cdef bint prepare(self, list messages, Py_ssize_t first):
         """Let `prepare_messages` see the chunk from `first` on; False if that failed it as a whole."""
         cdef Message message
-        cdef Py_ssize_t i
         try:
             prepared = self.crew.prepare(PyList_GetSlice(messages, first, len(messages)))
             if prepared is not None:
