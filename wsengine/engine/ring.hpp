@@ -398,12 +398,13 @@ class Account {
   Account(std::uint64_t max_messages, std::uint64_t max_bytes) : max_messages_(max_messages), max_bytes_(max_bytes) {
     level_.store(0, WS_ORDER(account_init, relaxed));
     starved_.store(0, WS_ORDER(account_init, relaxed));
-    for (Doorbell*& door : doors_) door = nullptr;
+    for (auto& door : doors_) door.store(nullptr, WS_ORDER(account_init, relaxed));
   }
   static std::uint64_t messages_of(std::uint64_t level) { return level >> kByteBits; }
   static std::uint64_t bytes_of(std::uint64_t level) { return level & kByteMask; }
 
-  void set_door(unsigned door, Doorbell* bell) { doors_[door] = bell; }  // before the threads start
+  // Before the source starts, and with nullptr after it has ended; relaxed, as starting a thread orders what the bell is.
+  void set_door(unsigned door, Doorbell* bell) { doors_[door].store(bell, WS_ORDER(account_door, relaxed)); }
 
   void charge(std::uint64_t messages, std::uint64_t bytes) {
     level_.fetch_add((messages << kByteBits) + bytes, WS_ORDER(account_charge, relaxed));  // alone: a count
@@ -444,15 +445,17 @@ class Account {
  private:
   void feed() {
     std::uint64_t doors = starved_.exchange(0, WS_ORDER(starve_take, acq_rel));  // pairs with starve_set
-    for (unsigned door = 0; doors; ++door, doors >>= 1)
-      if ((doors & 1) && doors_[door]) doors_[door]->ring();
+    for (unsigned door = 0; doors; ++door, doors >>= 1) {
+      Doorbell* bell = doors & 1 ? doors_[door].load(WS_ORDER(account_door, relaxed)) : nullptr;
+      if (bell) bell->ring();
+    }
   }
 
   alignas(kLine) Atomic<std::uint64_t> level_;    // messages << 40 | bytes; every thread that charges or releases
   alignas(kLine) Atomic<std::uint64_t> starved_;  // a bit a door: its source sleeps; sources set, releases take
   alignas(kLine) const std::uint64_t max_messages_;
   const std::uint64_t max_bytes_;
-  Doorbell* doors_[kDoors];  // set before the threads start
+  Atomic<Doorbell*> doors_[kDoors];  // the control plane, at a source's start and end; releases read
 };
 
 // ---------------------------------------------------------------------------------------------------------------- Slab
