@@ -21,6 +21,8 @@ __all__ = ["StopResult", "stop"]
 
 #: Seconds that closing handshakes and joins get beyond a deadline that the handlers have used up.
 GRACE = 0.5
+#: Seconds that a reader, which never blocks, may take to hear that nothing more is to be delivered.
+QUIET = 0.2
 STOPPED = "the pipeline stopped before the message was handled"
 
 
@@ -88,6 +90,13 @@ def _wait_until_idle(topology: Topology, deadline: float) -> bool:
     return _idle(topology)
 
 
+def _wait_until_quiet(topology: Topology) -> None:
+    """Give the readers a moment to carry out that nothing more is delivered, so that nothing comes behind the sweep."""
+    until = time.monotonic() + QUIET
+    while time.monotonic() < until and not all(producer.quiet for producer in topology.producers):
+        time.sleep(0.0005)
+
+
 def _idle(topology: Topology) -> bool:
     """Nothing can come any more, and nothing is there; in this order."""
     return (all(producer.quiet for producer in topology.producers) and topology.account.messages == 0
@@ -98,6 +107,7 @@ def _fail_the_rest(topology: Topology) -> int:
     """At the deadline: acknowledge what the processors still hold, and what nobody has claimed (see Chunk.take_over); how
     many were failed because of it."""
     topology.crew.close()
+    _wait_until_quiet(topology)
     sweeper = Processor(topology.crew, len(topology.seats))
     taken = [seat.processor.take_over(STOPPED) for seat in topology.seats]
     unclaimed = sweeper.fail_rest(STOPPED)

@@ -364,7 +364,6 @@ cdef class Processor:
     cdef call_chunk(self, list messages, Py_ssize_t first, object handler):
         """The handler once for the chunk: by raising it fails all that it had not failed by itself."""
         cdef Message message
-        cdef Py_ssize_t i
         try:
             result = handler(PyList_GetSlice(messages, first, len(messages)))
             if result is not None:
