@@ -23,9 +23,19 @@ cdef inline uint64_t eight(const uint8_t* data) noexcept nogil:
     memcpy(&word, data, 8)
     return word
 
-cdef inline bint ascii_64(const uint8_t* data) noexcept nogil:
-    return not (eight(data) | eight(data + 8) | eight(data + 16) | eight(data + 24) | eight(data + 32)
-                | eight(data + 40) | eight(data + 48) | eight(data + 56)) & <uint64_t>0x8080808080808080
+cdef extern from *:
+    """
+    #include <stdint.h>
+    #include <string.h>
+    typedef uint64_t ws_pair __attribute__((vector_size(16)));  /* a vector register where there is one */
+    static inline int ascii_64(const uint8_t* data) {
+      ws_pair a, b, c, d;
+      memcpy(&a, data, 16), memcpy(&b, data + 16, 16), memcpy(&c, data + 32, 16), memcpy(&d, data + 48, 16);
+      a = (a | b) | (c | d);
+      return !((a[0] | a[1]) & UINT64_C(0x8080808080808080));
+    }
+    """
+    bint ascii_64(const uint8_t* data) nogil
 
 # How many bytes at the start are ASCII; may stop up to seven bytes early.
 cdef inline size_t ascii_prefix(const uint8_t* data, size_t size) noexcept nogil:

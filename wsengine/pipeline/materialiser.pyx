@@ -145,7 +145,9 @@ cdef class Materialiser:
             if not payload_stays(<PyObject*>message.payload, message.room):
                 message.payload = None           # it is not accounted for any more
                 message.room = 0
-            message.verdict = None
-            message.details = None
+            if message.verdict is not None:
+                message.verdict = None
+            if message.details is not None:
+                message.details = None
         self.kept = messages if all_ours else None
 

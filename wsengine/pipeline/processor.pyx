@@ -19,7 +19,10 @@ from wsengine.pipeline.crew cimport Crew
 from wsengine.pipeline.materialiser cimport CHUNK, Materialiser
 
 cdef extern from "Python.h":
+    ctypedef PyObject* (*vectorcallfunc)(PyObject* callable, PyObject** args, size_t n, PyObject* names)
     PyObject* PyObject_Vectorcall(PyObject* callable, PyObject** args, size_t n, PyObject* names)
+    vectorcallfunc PyVectorcall_Function(PyObject* callable)
+    bint PyFunction_Check(PyObject* o)
     PyObject* PyList_GET_ITEM(object list, Py_ssize_t i)
     list PyList_GetSlice(list whole, Py_ssize_t low, Py_ssize_t high)
     bint PyMethod_Check(object o)
@@ -302,17 +305,20 @@ cdef class Processor:
         cdef PyObject* args[2]
         cdef PyObject* function
         cdef PyObject* result
+        cdef vectorcallfunc call = PyObject_Vectorcall
         cdef Py_ssize_t i, n = len(messages), bound = 1 if PyMethod_Check(handler) else 0
         if bound:
             function = PyMethod_GET_FUNCTION(handler)
             args[0] = PyMethod_GET_SELF(handler)
         else:
             function = <PyObject*>handler
+        if PyFunction_Check(function):           # the interpreter's own: no look at what it returned on the way
+            call = PyVectorcall_Function(function)
         for i in range(first, n):
             args[bound] = <PyObject*>PyList_GET_ITEM(messages, i)
             if chunk.state == CHUNK_TAKEN:       # only a hint here: settle() decides under the lock
                 return
-            result = PyObject_Vectorcall(function, args, bound + 1, NULL)
+            result = call(function, args, bound + 1, NULL)
             if result != args[bound] and result != <PyObject*>None:
                 self.unusual(i, messages, result)
             elif result != NULL:
