@@ -738,6 +738,22 @@ def test_our_pings_go_out_while_we_are_paused():
         assert engine.controls[0].paused
 
 
+def test_a_reader_that_rests_delivers_and_answers_and_costs_no_cpu():
+    payloads = numbered(0, 4000)
+    with Engine() as engine:
+        engine.account.charge(0, 8 * MIB)         # far more than caches hold, and nobody waits for work: it rests
+        peer = engine.connect(tcp=True)
+        for first in range(0, 4000, 500):
+            peer.send(wire(payloads[first:first + 500]) + build_server_frame(PING, b"%d" % first))
+            assert peer.next_frames() == [(PONG, b"%d" % first)]
+        assert engine.claim(4000) == payloads
+        assert cpu_of_half_a_second() < 0.1
+        assert not engine.controls[0].paused
+        engine.account.release(0, 8 * MIB)        # and rings the bell of the reader
+        peer.send(wire(payloads))
+        assert engine.claim(4000) == payloads
+
+
 def test_high_and_low_are_noted_once_for_a_pause():
     with Engine(max_messages=8) as engine:
         peer = engine.connect(2)

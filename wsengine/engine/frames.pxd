@@ -62,30 +62,44 @@ cdef void parser_start(Parser* parser, uint64_t max_size) noexcept nogil
 cdef Step parse_any(Parser* parser, const uint8_t* data, size_t size, Parsed* out) noexcept nogil
 cdef bint close_code_valid(uint16_t code) noexcept nogil
 
+# Nothing is under way: the next byte begins a message.
+cdef inline bint between_messages(const Parser* parser) noexcept nogil:
+    return not (parser.in_payload | parser.head_size | parser.message_opcode | parser.over)
+
 # A whole unfragmented message with its head, all of it there and nothing wrong with it: the case that the engine lives
-# on, so it stands here, to become part of its callers' code. Whatever is not so is left to parse_any().
-cdef inline Step parse(Parser* parser, const uint8_t* data, size_t size, Parsed* out) noexcept nogil:
+# on, so it stands here, to become part of its callers' code. How many bytes it takes, its payload from `head` on; 0 for
+# whatever is not so, which is left to parse_any(). Only between messages.
+cdef inline size_t whole_message(const uint8_t* data, size_t size, uint64_t max_size, size_t* head) noexcept nogil:
     cdef size_t used = 2, payload
-    if size < 4 or parser.in_payload | parser.head_size | parser.message_opcode | parser.over:
-        return parse_any(parser, data, size, out)
+    if size < 4:
+        return 0
     payload = data[1]
-    if payload == 126:
+    if payload >= 126:
+        if payload > 126:             # eight bytes of length, or masked
+            return 0
         payload = (<size_t>data[2] << 8) | data[3]
         if payload < 126:
-            return parse_any(parser, data, size, out)
+            return 0
         used = 4
-    elif payload > 126:               # eight bytes of length, or masked
-        return parse_any(parser, data, size, out)
-    if payload > size - used or payload > parser.max_size:
-        return parse_any(parser, data, size, out)
+    if payload > size - used or payload > max_size:
+        return 0
     if data[0] == 0x80 | OP_TEXT:
         if not utf8_valid(data + used, payload):
-            return parse_any(parser, data, size, out)
+            return 0
     elif data[0] != 0x80 | OP_BINARY:
+        return 0
+    head[0] = used
+    return used + payload
+
+cdef inline Step parse(Parser* parser, const uint8_t* data, size_t size, Parsed* out) noexcept nogil:
+    cdef size_t head = 0, used = 0
+    if between_messages(parser):
+        used = whole_message(data, size, parser.max_size, &head)
+    if used == 0:
         return parse_any(parser, data, size, out)
-    out.payload = data + used
-    out.size = payload
-    out.consumed = used + payload
+    out.payload = data + head
+    out.size = used - head
+    out.consumed = used
     out.opcode = data[0] & 0x0F
     return STEP_MESSAGE
 

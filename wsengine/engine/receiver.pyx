@@ -1,8 +1,9 @@
 """The reader thread of one producer: it polls its connections and one bell, and alone reads and writes their sockets.
 
 Every connection gets the same quota a round. A connection that finds the pipeline full leaves the poll set, so that a
-peer that resets meanwhile cannot spin it, and comes back when half of the bound is free. A connection ends in exactly
-one note to the supervisor, after which the reader does not know its descriptor any more.
+peer that resets meanwhile cannot spin it, and comes back when half of the bound is free. Far below that bound the reader
+rests for moments while all processors have work, so that messages are taken up while they are still in caches. A
+connection ends in exactly one note to the supervisor, after which the reader does not know its descriptor any more.
 
 What becomes of a wire in the reader (phases: stream.pxd):
 
@@ -410,12 +411,23 @@ cdef int patience(Reader* reader) noexcept nogil:
     return -1
 
 
+cdef void rest(Reader* reader) noexcept nogil:
+    """While every processor has work, and more is held than caches hold, leave what comes to the kernel until half of it
+    is done: what a processor copies is then still near. Bounded, as handlers may take their time, and pings may not."""
+    cdef CAccount* account = reader.intake.account
+    if account.deep() and reader.intake.parker.waiters() == 0:
+        account.rest(reader.door)
+        if account.deep():            # else the bell may have been rung before we were listed
+            reader.bell.wire().wait(REST_MS)
+
+
 cdef void read_loop(Reader* reader) noexcept nogil:
     cdef Readiness events[EVENTS]
     cdef Wire* wire
     cdef int i, n
     cdef bint rang
     while not reader.stopping:
+        rest(reader)
         n = reader.poller.wait(events, patience(reader))
         rang = False
         for i in range(n):

@@ -26,6 +26,7 @@
 #include <cerrno>
 #include <climits>
 #include <ctime>
+#include <poll.h>
 #include <unistd.h>
 #ifdef __linux__
 #include <linux/futex.h>
@@ -132,9 +133,8 @@ template <class T> class Ring {
     return done;
   }
 
-  // Another core wrote the slots that come next, so whoever will soon push or claim them fetches them meanwhile: the
-  // one `ahead` places behind the tail, or those from the head on.
-  void expect_push(std::uint32_t ahead) { WS_FETCH(&slot(tail_.load(WS_ORDER(ring_tail_load, relaxed)) + ahead)); }
+  // Another core wrote the slots that come next, so whoever will soon push or claim them fetches them meanwhile.
+  std::uint64_t tail() const { return tail_.load(WS_ORDER(ring_tail_load, relaxed)); }
   std::uint64_t head() const { return head_.load(WS_ORDER(ring_head_load, relaxed)); }
   void fetch(std::uint64_t position) { WS_FETCH(&slot(position)); }
 
@@ -352,6 +352,10 @@ class BellWire {  // eventfd where there is one, a pipe elsewhere
     std::uint64_t one = 1;
     while (::write(write_, &one, sizeof one) < 0 && errno == EINTR) {}
   }
+  void wait(int ms) {  // until it is raised; may return early
+    pollfd one{read_, POLLIN, 0};
+    ::poll(&one, 1, ms);
+  }
   void lower() {
     std::uint64_t count;
     while (::read(read_, &count, sizeof count) < 0 && errno == EINTR) {}
@@ -394,10 +398,12 @@ class Account {
   static constexpr unsigned kByteBits = 40;
   static constexpr std::uint64_t kByteMask = (std::uint64_t{1} << kByteBits) - 1;
   static constexpr unsigned kDoors = 64;
+  static constexpr std::uint64_t kDeep = std::uint64_t{1} << 21;  // bytes; of 1/2 to 4 MiB the best for two cores' caches
 
   Account(std::uint64_t max_messages, std::uint64_t max_bytes) : max_messages_(max_messages), max_bytes_(max_bytes) {
     level_.store(0, WS_ORDER(account_init, relaxed));
     starved_.store(0, WS_ORDER(account_init, relaxed));
+    resting_.store(0, WS_ORDER(account_init, relaxed));
     for (auto& door : doors_) door.store(nullptr, WS_ORDER(account_init, relaxed));
   }
   static std::uint64_t messages_of(std::uint64_t level) { return level >> kByteBits; }
@@ -413,7 +419,8 @@ class Account {
     std::uint64_t amount = (messages << kByteBits) + bytes;
     // pairs with account_level: who sees the room sees the ring slots that were let go before
     std::uint64_t now = level_.fetch_sub(amount, WS_ORDER(account_release, release)) - amount;
-    if (low(now)) feed();
+    if (low(now)) ring_all(starved_);
+    if (resting_.load(WS_ORDER(rest_peek, relaxed)) && bytes_of(now) <= kDeep / 2) ring_all(resting_);
   }
   std::uint64_t level() const { return level_.load(WS_ORDER(account_level, acquire)); }  // pairs with account_release
 
@@ -427,6 +434,11 @@ class Account {
     std::uint64_t held = messages_of(level());
     return held < max_messages_ ? max_messages_ - held : 0;
   }
+  // More is held than caches hold: what is read now would be far away when its turn comes.
+  bool deep() const { return bytes_of(level()) > kDeep; }
+  // Be rung, once, when half of that is held. A hint: it carries no order and may be missed, so who rests sleeps a
+  // bounded time.
+  void rest(unsigned door) { resting_.fetch_or(std::uint64_t{1} << door, WS_ORDER(rest_set, relaxed)); }
   bool low(std::uint64_t level) const {
     return messages_of(level) == 0 || (messages_of(level) <= max_messages_ / 2 && bytes_of(level) <= max_bytes_ / 2);
   }
@@ -443,8 +455,8 @@ class Account {
   std::uint64_t max_bytes() const { return max_bytes_; }
 
  private:
-  void feed() {
-    std::uint64_t doors = starved_.exchange(0, WS_ORDER(starve_take, acq_rel));  // pairs with starve_set
+  void ring_all(Atomic<std::uint64_t>& waiting) {
+    std::uint64_t doors = waiting.exchange(0, WS_ORDER(starve_take, acq_rel));  // pairs with starve_set
     for (unsigned door = 0; doors; ++door, doors >>= 1) {
       Doorbell* bell = doors & 1 ? doors_[door].load(WS_ORDER(account_door, relaxed)) : nullptr;
       if (bell) bell->ring();
@@ -453,6 +465,7 @@ class Account {
 
   alignas(kLine) Atomic<std::uint64_t> level_;    // messages << 40 | bytes; every thread that charges or releases
   alignas(kLine) Atomic<std::uint64_t> starved_;  // a bit a door: its source sleeps; sources set, releases take
+  Atomic<std::uint64_t> resting_;                 // the same of sources that rest, for a while
   alignas(kLine) const std::uint64_t max_messages_;
   const std::uint64_t max_bytes_;
   Atomic<Doorbell*> doors_[kDoors];  // the control plane, at a source's start and end; releases read

@@ -29,6 +29,7 @@ cdef extern from "ring.hpp" namespace "wsengine" nogil:
     cppclass BellWire:
         int fd()
         void shut()
+        void wait(int ms)
 
     cppclass CAccount "wsengine::Account":
         CAccount(uint64_t max_messages, uint64_t max_bytes) except +
@@ -40,6 +41,8 @@ cdef extern from "ring.hpp" namespace "wsengine" nogil:
         void charge(uint64_t messages, uint64_t size)
         void release(uint64_t messages, uint64_t size)
         uint64_t level()
+        cbool deep()
+        void rest(unsigned door)
         cbool admits()
         uint64_t room()
         cbool low(uint64_t level)
@@ -80,7 +83,7 @@ cdef extern from "ring.hpp" namespace "wsengine" nogil:
         CRing(uint32_t capacity) except +
         uint32_t capacity()
         uint32_t push(const Descriptor* values, uint32_t n)
-        void expect_push(uint32_t ahead)
+        uint64_t tail()
         uint64_t head()
         void fetch(uint64_t position)
         uint32_t pop(Descriptor* values, uint32_t most)

@@ -13,7 +13,8 @@ from libcpp cimport bool as cbool
 from libcpp.atomic cimport memory_order_acquire, memory_order_relaxed
 from wsengine.engine.control cimport Control, ControlBlock
 from wsengine.engine.frames cimport (OP_CLOSE, STEP_CLOSE, STEP_FAIL, STEP_MESSAGE, STEP_MORE, STEP_PIECE, STEP_PING,
-                                     STEP_PONG, MaskKeys, Parsed, Step, mask_keys_start, parse, parser_start)
+                                     STEP_PONG, MaskKeys, Parsed, Step, between_messages, mask_keys_start, parse,
+                                     parser_start, whole_message)
 from wsengine.engine.output cimport (Output, frames_free, output_close, output_drop, output_pong, output_shut, output_take,
                                      output_write)
 from wsengine.engine.ring cimport Arrival, CAccount, CParker, CRing, Descriptor, Slab, SlabPool, monotonic_ns
@@ -139,7 +140,6 @@ cdef inline void stage(Wire* wire, Intake* intake, const Arrival* arrival, const
                        uint8_t opcode) noexcept nogil:
     """Stage one message; its slab is `here`, or comes with a reference of its own."""
     cdef Descriptor* one = &intake.batch[intake.staged]
-    intake.ring.expect_push(intake.staged + STAGED)
     one.data = data
     one.arrival = arrival
     one.size = <uint32_t>size
@@ -150,6 +150,43 @@ cdef inline void stage(Wire* wire, Intake* intake, const Arrival* arrival, const
     intake.staged += 1
     if intake.staged == STAGED:
         flush(intake)
+
+
+cdef size_t stage_whole(Wire* wire, Intake* intake, const uint8_t* data, size_t size, uint64_t* count,
+                        uint64_t* payloads) noexcept nogil:
+    """Stage the whole messages that the bytes begin with, as far as there is credit; how many bytes they took. The loop
+    of the steady path: what it needs it keeps at hand. Adds up messages and bytes of payload."""
+    cdef Descriptor* one = &intake.batch[intake.staged]
+    cdef const Arrival* arrival = intake.arrival
+    cdef uint64_t max_size = wire.parser.max_size
+    cdef uint64_t place = intake.ring.tail() + intake.staged + STAGED
+    cdef uint32_t ordinal = <uint32_t>(wire.sequence - arrival.sequence)
+    cdef uint32_t n = 0, most = <uint32_t>min(intake.credit, <uint64_t>(STAGED - intake.staged))
+    cdef size_t at = 0, used, head = 0, heads = 0
+    while n < most:
+        used = whole_message(data + at, size - at, max_size, &head)
+        if used == 0:
+            break
+        if n & 1 == 0:                # two slots fill a line
+            intake.ring.fetch(place + n)
+        one.data = data + at + head
+        one.arrival = arrival
+        one.size = <uint32_t>(used - head)
+        one.ordinal = ordinal + n
+        one.opcode = data[at] & 0x0F
+        heads += head
+        at += used
+        one += 1
+        n += 1
+    wire.sequence += n
+    intake.credit -= n
+    intake.staged += n
+    intake.in_place += n
+    count[0] += n
+    payloads[0] += at - heads
+    if intake.staged == STAGED:
+        flush(intake)
+    return at
 
 
 # ------------------------------------------------------------------------------------------- messages that arrive in parts
@@ -288,47 +325,62 @@ cdef bint take_step(Wire* wire, Intake* intake, Step step, const Parsed* parsed)
     return True
 
 
+cdef void put_rest_by(Wire* wire, Intake* intake, const uint8_t* data, size_t size) noexcept nogil:
+    """Keep bytes of `intake.here` for when there is room."""
+    wire.rest_slab = intake.here
+    wire.rest_arrival = intake.arrival
+    SlabPool.add(intake.here, 1)
+    wire.rest = data
+    wire.rest_size = size
+
+
+cdef void take_message(Wire* wire, Intake* intake, const Parsed* parsed) noexcept nogil:
+    """A message of one frame that lies in `intake.here`."""
+    if wire.discarding:
+        Control.add(wire.control.discarded, 1)
+        return
+    intake.in_place += 1
+    stage(wire, intake, intake.arrival, parsed.payload, parsed.size, parsed.opcode)
+
+
 cdef bint parse_bytes(Wire* wire, Intake* intake, const uint8_t* data, size_t size) noexcept nogil:
     """Parse bytes that lie in `intake.here`; False if it stopped for want of room, with the rest put by."""
     cdef Parsed parsed
-    cdef size_t at = 0
-    cdef uint64_t frames = 0, first = wire.sequence, bytes_in = 0
+    cdef size_t at = 0, used
+    cdef uint64_t others = 0, whole = 0, first = wire.sequence, payloads = 0
     cdef Step step
-    cdef bint room = True
     while at < size:
-        if not wire.discarding and not has_credit(intake):
-            wire.rest_slab = intake.here
-            wire.rest_arrival = intake.arrival
-            SlabPool.add(intake.here, 1)
-            wire.rest = data + at
-            wire.rest_size = size - at
-            room = False
-            break
+        if not wire.discarding:
+            if not has_credit(intake):
+                put_rest_by(wire, intake, data + at, size - at)
+                break
+            if between_messages(&wire.parser):
+                used = stage_whole(wire, intake, data + at, size - at, &whole, &payloads)
+                at += used
+                if used:
+                    continue
         step = parse(&wire.parser, data + at, size - at, &parsed)
         at += parsed.consumed
         if step == STEP_MORE:
             continue
-        frames += 1
+        others += 1
         if step == STEP_MESSAGE:
-            if wire.discarding:
-                Control.add(wire.control.discarded, 1)
-                continue
-            bytes_in += parsed.size
-            intake.in_place += 1
-            stage(wire, intake, intake.arrival, parsed.payload, parsed.size, parsed.opcode)
-        else:
-            if step == STEP_PIECE:
-                bytes_in += parsed.size
-            if not take_step(wire, intake, step, &parsed):
-                wire_blame(wire, CAUSE_MEMORY, 1011, 0, NULL, 0)
-                wire.parser.over = 1
-                wire_close(wire, &intake.keys, 1011, NULL, 0)
-                end_begins(wire, intake)
+            if not wire.discarding:
+                payloads += parsed.size
+            take_message(wire, intake, &parsed)
+            continue
+        if step == STEP_PIECE:
+            payloads += parsed.size
+        if not take_step(wire, intake, step, &parsed):
+            wire_blame(wire, CAUSE_MEMORY, 1011, 0, NULL, 0)
+            wire.parser.over = 1
+            wire_close(wire, &intake.keys, 1011, NULL, 0)
+            end_begins(wire, intake)
     flush(intake)
-    Control.add(wire.control.frames, frames)
+    Control.add(wire.control.frames, whole + others)
     Control.add(wire.control.messages, wire.sequence - first)
-    Control.add(wire.control.bytes, bytes_in)
-    return room
+    Control.add(wire.control.bytes, payloads)
+    return at >= size
 
 
 cdef bint parse_here(Wire* wire, Intake* intake, Slab* slab, Arrival* arrival, const uint8_t* data,
