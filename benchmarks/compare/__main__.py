@@ -5,8 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.compare.evenness import Cores
 from benchmarks.compare.peers import OURS_WITH_ONE, PEERS, missing
 from benchmarks.compare.report import US, lines, summary
 from benchmarks.runs import DriverFailed, drive_feed
@@ -15,6 +18,9 @@ from wsengine.testing import Feed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+#: Seconds to wait for a round, in the mean, in which the cores run alike all the while.
+PATIENCE = 30
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -33,6 +39,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--concurrency", type=positive, default=1, help="processors of wsengine")
     parser.add_argument("--max-demand", type=positive, default=100, help="of wsengine's processors")
     parser.add_argument("--spin", type=float, default=0.0, help="microseconds, of wsengine's processors")
+    parser.add_argument("--even", action="store_true", help="count only rounds in which all cores ran at one speed before, "
+                        "between and after the clients, and repeat the others; short --seconds suit it")
     parser.add_argument("--json", action="store_true", help="everything, each round by itself, as JSON")
     options = parser.parse_args(arguments)
     options.peers = list(dict.fromkeys(filter(None, options.peers.split(","))))
@@ -77,18 +85,47 @@ def run(name: str, options: argparse.Namespace) -> dict[str, Any]:
                       seconds=options.seconds)
 
 
+def round_of(names: Sequence[str], options: argparse.Namespace, cores: Cores | None) -> dict[str, dict[str, Any]] | None:
+    """Each client once, in this order; None if the cores did not run alike all the while."""
+    found = {}
+    if cores is not None and not cores.look():
+        return None
+    for name in names:
+        found[name] = run(name, options)
+        if cores is not None and not cores.look():
+            return None
+    return found
+
+
+def all_rounds(names: Sequence[str], options: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
+    """So many rounds of them all, or fewer if the cores hardly ever run alike; DriverFailed if a client fails, or for
+    want of any round."""
+    rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+    done, until = 0, time.monotonic() + PATIENCE * options.rounds
+    with Cores() if options.even else nullcontext() as cores:
+        while done < options.rounds and (cores is None or time.monotonic() < until):
+            # Every other round goes the other way, so that nobody always runs behind the same one.
+            found = round_of(names if done % 2 == 0 else names[::-1], options, cores)
+            if found is None:
+                time.sleep(0.1)
+                continue
+            done += 1
+            print(f"round {done} of {options.rounds}", file=sys.stderr)
+            for name in names:
+                rounds[name].append(found[name])
+    if done == 0:
+        raise DriverFailed("the cores never ran alike during a whole round; try when the machine is quiet")
+    if done < options.rounds:
+        print(f"given up after {done} rounds: the cores hardly ever run alike", file=sys.stderr)
+    return rounds
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run all rounds and print; 1 if a client failed, with the reason on stderr."""
     options = parse(arguments)
-    names = [US, *available(options.peers)]
-    rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     try:
-        for number in range(options.rounds):
-            # Every other round goes the other way, so that nobody always runs behind the same one.
-            for name in names if number % 2 == 0 else reversed(names):
-                print(f"round {number + 1} of {options.rounds}: {name}", file=sys.stderr)
-                rounds[name].append(run(name, options))
-    except (DriverFailed, ConfigurationError) as error:
+        rounds = all_rounds([US, *available(options.peers)], options)
+    except (DriverFailed, ConfigurationError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     hidden = {"command", "json", "peers"} | ({"rate"} if options.command == "flood" else set())
