@@ -90,8 +90,11 @@ struct Workshop {
     parker.notify_all();
   }
   void push_and_notify(const int* values, std::uint32_t n) {
+    const bool early = rl::rand(2) != 0;
+    if (early) parker.foretell();
     RL_ASSERT(ring.push(values, n) == n);
     parker.notify();
+    if (early) parker.fulfil();
   }
   template <class Handle> void process(std::uint32_t most, Handle handle) {
     for (;;) {

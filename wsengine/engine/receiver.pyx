@@ -210,12 +210,19 @@ cdef void feed_starved(Reader* reader) noexcept nogil:
 
 cdef void take_turn(Reader* reader, Wire* wire) noexcept nogil:
     """Read the wire's quota, answer what wants an answer, and see to its next turn."""
+    cdef CParker* parker = reader.intake.parker
     cdef Reading reading
+    cdef bint early
     if wire.starved:
         return
     wire.hot = True
+    early = parker.waiters() != 0 and wire.part_slab == NULL and not wire.discarding
+    if early:
+        parker.foretell()             # what there is to read is likely to be, or to complete, a message
     reading = wire_read(wire, &reader.intake)
     intake_settle(&reader.intake)
+    if early:
+        parker.fulfil()
     if reading == READ_END:
         end(reader, wire)
         return

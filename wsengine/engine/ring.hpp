@@ -260,6 +260,7 @@ class Parker {
   Parker() {
     waiters_.store(0, WS_ORDER(parker_init, relaxed));
     waking_.store(0, WS_ORDER(parker_init, relaxed));
+    foretold_.store(0, WS_ORDER(parker_init, relaxed));
   }
   std::uint32_t prepare() {
     std::uint32_t seen = word_.load();
@@ -283,12 +284,23 @@ class Parker {
     return true;
   }
   void notify_all() { word_.bump_and_wake(INT32_MAX); }  // for a stop: the reason must be published before
+
+  // Wake a thread for work that is about to be published, so that its wake passes meanwhile; then publish, notify() as
+  // ever, and fulfil(). Nothing rests on it: whom it wakes too early finds nothing and waits again. As long as it sees
+  // foretold() it may look again first. Hints: `word_` carries to the woken thread that there was one.
+  void foretell() {
+    foretold_.fetch_add(1, WS_ORDER(foretell, relaxed));
+    notify();
+  }
+  void fulfil() { foretold_.fetch_sub(1, WS_ORDER(foretell, relaxed)); }
+  bool foretold() const { return foretold_.load(WS_ORDER(foretell, relaxed)) != 0; }
   std::uint32_t waiters() const { return waiters_.load(WS_ORDER(parker_peek, relaxed)); }  // a hint
 
  private:
   alignas(kLine) WaitWord word_;
   alignas(kLine) Atomic<std::uint32_t> waiters_;  // threads between prepare() and leave(); those threads
   Atomic<std::uint32_t> waking_;                  // 1: a woken thread has not arrived yet; both sides
+  Atomic<std::uint32_t> foretold_;                // sources between foretell() and fulfil(); those sources
 };
 
 // --------------------------------------------------------------------------------------------------------------- Stack

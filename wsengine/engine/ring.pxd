@@ -18,6 +18,9 @@ cdef extern from "ring.hpp" namespace "wsengine" nogil:
         void arrive()
         cbool notify()
         void notify_all()
+        void foretell()
+        void fulfil()
+        cbool foretold()
         uint32_t waiters()
 
     cppclass CDoorbell "wsengine::Doorbell":

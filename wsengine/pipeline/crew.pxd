@@ -4,7 +4,8 @@
 # what a processor does with them (processor), nor a chunk in hand (chunk).
 from libc.stdint cimport int64_t
 from libcpp.atomic cimport atomic
-from wsengine.engine.ring cimport Account, Parker
+from libcpp.vector cimport vector
+from wsengine.engine.ring cimport Account, CRing, Parker
 
 cdef class Crew:
     # What the processors of one pipeline share. Fixed before they start, but for the atomics.
@@ -14,6 +15,7 @@ cdef class Crew:
     cdef readonly str name
     cdef readonly int concurrency, min_demand, max_demand
     cdef readonly list rings         # of (Ring, origin, transformer)
+    cdef vector[CRing*] slabbed      # the same rings, for who has no GIL
     cdef readonly list inboxes       # of Inbox
     cdef readonly int64_t spin_ns
     cdef atomic[int]* busy           # processors with a chunk; each its own plus and minus
@@ -23,3 +25,4 @@ cdef class Crew:
     cdef object handler, chunk_handler, prepare, on_failed   # callbacks, None where there is none
     cdef object log_failure
     cdef bint ready(self)
+    cdef bint ring_ready(self) noexcept nogil

@@ -50,19 +50,24 @@ cdef class Crew:
     def add_ring(self, Ring ring not None, origin, transformer=None) -> None:
         """Add a slab ring as a source; `origin` knows its connections. Before the processors start."""
         self.rings.append((ring, origin, transformer))
+        self.slabbed.push_back(ring.c)
 
     def add_inbox(self, inbox) -> None:
         """Add an inbox of messages as a source. Before the processors start."""
         self.inboxes.append(inbox)
 
     cdef bint ready(self):
-        cdef Ring ring
-        for entry in self.rings:
-            ring = (<tuple>entry)[0]
-            if ring.c.ready():
-                return True
+        if self.ring_ready():
+            return True
         for inbox in self.inboxes:
             if len(inbox.queue):
+                return True
+        return False
+
+    cdef bint ring_ready(self) noexcept nogil:
+        cdef size_t i
+        for i in range(self.slabbed.size()):
+            if self.slabbed[i].ready():
                 return True
         return False
 

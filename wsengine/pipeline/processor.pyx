@@ -34,6 +34,10 @@ cdef int raise_pending() except -1:
     """Let the error that is set already be raised here."""
     return -1
 
+cdef extern from "<sched.h>" nogil:
+    int sched_yield()
+
+cdef int64_t SOON_NS = 50000             # how long what is foretold may take to come, for one that is awake
 cdef int64_t SLICE_NS = 1000000000       # a parked processor looks up once a second, whatever became of its wake
 
 # Looked up once: what is asked for every chunk.
@@ -89,6 +93,10 @@ cdef class Processor:
                     self.crew.parker.c.leave()
                     return
         self.crew.parker.c.wait(seen, SLICE_NS)
+        if self.crew.parker.c.foretold():
+            until = monotonic_ns() + SOON_NS
+            while self.crew.parker.c.foretold() and not self.crew.ring_ready() and monotonic_ns() < until:
+                sched_yield()                    # the reader may have been on this core
 
     def take_over(self, reason) -> tuple:
         """Acknowledge what this processor has in hand, because it is dead or stuck; see Chunk.take_over."""
