@@ -49,7 +49,7 @@ def test_whole_refuses_what_is_not_an_integer(value: object) -> None:
         options.whole("o", value)
 
 
-@given(st.floats(min_value=1e-9, max_value=1e9))
+@given(st.floats(min_value=1e-6, max_value=1e9))
 def test_seconds_takes_times_above_zero_and_returns_floats(value: float) -> None:
     assert options.seconds("o", value) == value
 
@@ -86,6 +86,20 @@ def test_seconds_beyond_a_billion_are_refused_with_the_bound() -> None:
         options.seconds("o", 1.1e9)
     with pytest.raises(ConfigurationError, match=r"of at most 1e9$"):
         options.seconds("o", 10**10, optional=False)
+
+
+@pytest.mark.parametrize("value", [1e-12, 9e-7, 5e-324])
+def test_seconds_too_short_to_be_meant_are_refused_and_not_rounded_to_off(value: float) -> None:
+    with pytest.raises(ConfigurationError, match="of at least 1e-6, or None for off"):
+        options.seconds("o", value)
+
+
+def test_number_takes_what_is_between_its_bounds_in_its_unit() -> None:
+    assert options.number("o", 0, 0, 5, "furlongs") == 0.0
+    assert options.number("o", 5.0, 0, 5, "furlongs") == 5.0
+    for value in (-1, 5.1, math.nan, math.inf, True, "3", None):
+        with pytest.raises(ConfigurationError, match="give furlongs from 0 to 5"):
+            options.number("o", value, 0, 5, "furlongs")
 
 
 def test_boolean_takes_only_true_and_false() -> None:

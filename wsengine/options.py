@@ -15,7 +15,7 @@ from wsengine.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
-__all__ = ["boolean", "choice", "function", "reject_unknown", "seconds", "text", "whole"]
+__all__ = ["boolean", "choice", "function", "number", "reject_unknown", "seconds", "text", "whole"]
 
 T = TypeVar("T", bound=str)
 
@@ -41,8 +41,17 @@ def seconds(path: str, value: object, *, optional: bool = True, zero: bool = Fal
         raise ConfigurationError(path, value, remedy)
     if value < 0 or (value == 0 and not zero):
         raise ConfigurationError(path, value, remedy)
+    if 0 < value < 1e-6:
+        raise ConfigurationError(path, value, "give seconds of at least 1e-6" + (", or None for off" if optional else ""))
     if value > 1e9:  # before any conversion: an int may be too large for a float
         raise ConfigurationError(path, value, "give seconds of at most 1e9" + (", or None for off" if optional else ""))
+    return float(value)
+
+
+def number(path: str, value: object, minimum: float, maximum: float, unit: str) -> float:
+    """Check a number of `unit` between `minimum` and `maximum`, both included; a bool is not one, nor is nan."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not minimum <= value <= maximum:
+        raise ConfigurationError(path, value, f"give {unit} from {minimum:g} to {maximum:g}")
     return float(value)
 
 

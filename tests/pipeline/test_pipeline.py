@@ -77,6 +77,32 @@ def test_a_class_needs_exactly_one_of_the_two_handlers(quiet):
         NoMethod(quiet())
 
 
+def test_a_batch_handler_is_refused_and_not_left_uncalled(quiet):
+    class Batches(Plain):
+        def handle_batch(self, batcher, messages, info):
+            return messages
+
+    with pytest.raises(ConfigurationError, match="handle_batch.*not available in this version"):
+        Batches(quiet())
+
+
+def test_a_subclass_may_use_any_names_of_its_own(quiet, eventually):
+    class Own(Pipeline):
+        def __init__(self, producers):
+            super().__init__(producers)
+            self._state = self._error = self._result = self._name = self._pid = self._stopped = self._monitor = "mine"
+            self.seen = []
+
+        def handle_message(self, message):
+            self.seen.append((message.data, self._state))
+
+    with Own(quiet()) as pipeline:
+        pipeline.push_messages([Message(b"one")])
+        eventually(lambda: pipeline.seen == [(b"one", "mine")])
+        assert pipeline.stats().state == "running"
+    assert pipeline.stop().drained
+
+
 # ---- options change behaviour
 
 

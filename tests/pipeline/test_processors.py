@@ -30,9 +30,9 @@ def me():
         ({"min_demand": None}, "processors.min_demand", None, "whole number"),
         ({"min_demand": 10, "max_demand": 10}, "processors.min_demand", 10, "below max_demand=10"),
         ({"min_demand": 11, "max_demand": 10}, "processors.min_demand", 11, "below max_demand=10"),
-        ({"spin": -1}, "processors.spin", -1, "at least 0"),
+        ({"spin": -1}, "processors.spin", -1, "microseconds from 0 to 10000"),
         ({"spin": 10001}, "processors.spin", 10001, "from 0 to 10000"),
-        ({"spin": float("nan")}, "processors.spin", None, "seconds"),
+        ({"spin": float("nan")}, "processors.spin", None, "microseconds"),
     ],
 )
 def test_a_wrong_option_is_refused_with_path_value_and_remedy(options, path, value, remedy):

@@ -287,6 +287,11 @@ def test_payloads_of_all_sizes_arrive_as_given_and_in_order() -> None:
         assert feed.log().messages == len(payloads)
 
 
+def test_payloads_without_their_opcode_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"payloads\[0\]=b'x': .*give an opcode, 1 or 2, and a payload"):
+        Feed.payloads([b"x"])  # type: ignore[list-item]
+
+
 def test_payloads_are_repeated_up_to_the_count() -> None:
     with Feed.payloads([(1, b"a"), (1, b"bc")], count=5) as feed, Client(feed.port) as client:
         assert [payload for _, payload in client.read(5)] == [b"a", b"bc", b"a", b"bc", b"a"]

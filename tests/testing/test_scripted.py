@@ -326,6 +326,7 @@ def test_a_busy_port_is_refused_with_the_remedy() -> None:
 @pytest.mark.parametrize(("scripts", "message"), [
     ([], "give at least one script"),
     ([steps.accept()], r"scripts\[0\]=.*give a list of steps"),
+    ([5], r"scripts\[0\]=5: .*give a list of steps"),
     ([["accept"]], r"scripts\[0\]=.*give a list of steps"),
 ])
 def test_something_that_is_no_script_is_refused(scripts: list[object], message: str) -> None:

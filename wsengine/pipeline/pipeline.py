@@ -112,35 +112,38 @@ class Pipeline:
         self._producers = _checked_producers(producers)
         if processors is not None and not isinstance(processors, Processors):
             raise ConfigurationError("pipeline.processors", processors, "give a Processors(...)")
-        self._processors = processors or Processors()
-        self._name = text("pipeline.name", name) if name is not None else type(self).__name__
-        self._max_queue = 1 << (whole("pipeline.max_queue", max_queue, minimum=1, maximum=2**23) - 1).bit_length()
-        self._max_queue_bytes = whole("pipeline.max_queue_bytes", max_queue_bytes, minimum=1, maximum=2**39)
+        self.__processors = processors or Processors()
+        self.__name = text("pipeline.name", name) if name is not None else type(self).__name__
+        self.__max_queue = 1 << (whole("pipeline.max_queue", max_queue, minimum=1, maximum=2**23) - 1).bit_length()
+        self.__max_queue_bytes = whole("pipeline.max_queue_bytes", max_queue_bytes, minimum=1, maximum=2**39)
         choice("pipeline.overflow", overflow, ("block",))
         timeout = seconds("pipeline.shutdown_timeout", shutdown_timeout, optional=False, zero=True)
-        self._shutdown_timeout = timeout if timeout is not None else 0.0
+        self.__shutdown_timeout = timeout if timeout is not None else 0.0
         self._check_handlers()
         for producer in self._producers:
             check = getattr(producer, "check_bounds", None)
             if check is not None:
-                check(self._max_queue_bytes)
-        self._state = "new"
-        self._pid = os.getpid()
+                check(self.__max_queue_bytes)
+        self.__state = "new"
+        self.__pid = os.getpid()
         self._topology: Topology | None = None
-        self._monitor: Monitor | None = None
-        self._stopped = threading.Event()
-        self._result: StopResult | None = None
-        self._stop_timeout: float | None = None
-        self._unfinished: set[Producer] = set()
-        self._error: BaseException | None = None
-        self._sampled = (0.0, 0)
-        self._life = object()  # one for each start
+        self.__monitor: Monitor | None = None
+        self.__stopped = threading.Event()
+        self.__result: StopResult | None = None
+        self.__stop_timeout: float | None = None
+        self.__unfinished: set[Producer] = set()
+        self.__error: BaseException | None = None
+        self.__sampled = (0.0, 0)
+        self.__life = object()  # one for each start
 
     def _check_handlers(self) -> None:
         handlers = [n for n in ("handle_message", "handle_messages") if getattr(self, n) is not None]
         if len(handlers) != 1:
             raise ConfigurationError("pipeline", type(self).__name__,
                                      "define either handle_message(self, message) or handle_messages(self, messages)")
+        if getattr(self, "handle_batch", None) is not None:
+            raise ConfigurationError("pipeline.handle_batch", type(self).__name__, f"{LATER}; remove it, or do its work in "
+                                     "handle_messages")
         for hook in (*handlers, "prepare_messages", "handle_failed"):
             if getattr(self, hook) is not None and not callable(getattr(self, hook)):
                 raise ConfigurationError(f"pipeline.{hook}", getattr(self, hook), "define a method")
@@ -157,69 +160,69 @@ class Pipeline:
             ConfigurationError: another pipeline of this name runs. EngineStopped: it runs already.
             ForkedProcessError: the pipeline was made before a fork.
         """
-        check_fork(self._pid)
+        check_fork(self.__pid)
         if exiting():
             raise EngineStopped("the interpreter is ending; nothing starts any more")
         with _registry:
-            if self._state in ("running", "stopping"):
-                raise EngineStopped(f"pipeline {self._name!r} is {self._state} already")
-            if self._name in _running:
-                raise ConfigurationError("pipeline.name", self._name, "another pipeline of this name runs; give another")
+            if self.__state in ("running", "stopping"):
+                raise EngineStopped(f"pipeline {self.__name!r} is {self.__state} already")
+            if self.__name in _running:
+                raise ConfigurationError("pipeline.name", self.__name, "another pipeline of this name runs; give another")
             for producer in self._producers:
                 for other in _running.values():
                     if producer in other._producers:
                         raise ConfigurationError("pipeline.producers", producer, f"it works for pipeline {other.name!r}, "
                                                  "which runs; make a producer for each pipeline")
             self._begin()
-            _running[self._name] = self
-            self._state = "running"
+            _running[self.__name] = self
+            self.__state = "running"
         at_exit(self)
         assert self._topology is not None
-        assert self._monitor is not None
+        assert self.__monitor is not None
         try:
             self._topology.start()
         except BaseException:
             self._carry_out_stop()
             raise
-        self._monitor.start()
+        self.__monitor.start()
         if telemetry.listening(telemetry.TOPOLOGY_INIT):
             telemetry.execute(telemetry.TOPOLOGY_INIT,
                               {"system_time": time.time_ns(), "monotonic_time": time.monotonic_ns()},
-                              {"topology_name": self._name, "config": self.topology()})
+                              {"topology_name": self.__name, "config": self.topology()})
         return self
 
     def _begin(self) -> None:
-        self._stopped.clear()
-        self._result = None
-        self._stop_timeout = None
-        self._error = None
-        self._unfinished = set(self._producers)
-        self._sampled = (time.monotonic(), 0)
-        life = self._life = object()
-        self._topology = Topology(self, self._name, self._producers, self._processors, max_queue=self._max_queue,
-                                  max_queue_bytes=self._max_queue_bytes, log_failure=FailureLog(self._name),
+        self.__stopped.clear()
+        self.__result = None
+        self.__stop_timeout = None
+        self.__error = None
+        self.__unfinished = set(self._producers)
+        self.__sampled = (time.monotonic(), 0)
+        life = self.__life = object()
+        self._topology = Topology(self, self.__name, self._producers, self.__processors, max_queue=self.__max_queue,
+                                  max_queue_bytes=self.__max_queue_bytes, log_failure=FailureLog(self.__name),
                                   finished=lambda producer, error: self._producer_finished(life, producer, error))
-        self._monitor = Monitor(self._topology, self._carry_out_stop)
+        self.__monitor = Monitor(self._topology, self._carry_out_stop)
 
     def _producer_finished(self, life: object, producer: Producer, error: BaseException | None) -> None:
         """A producer brings nothing more: when all have ended, or one has failed for good, so does the pipeline. A thread
         of a producer that is left from a start before is not heard."""
         with _registry:
-            if life is not self._life:
+            if life is not self.__life:
                 return
-            self._unfinished.discard(producer)
-            if error is not None and self._error is None:
-                self._error = error
-            if self._unfinished and error is None:
+            self.__unfinished.discard(producer)
+            if error is not None and self.__error is None:
+                self.__error = error
+            if self.__unfinished and error is None:
                 return
         self.request_stop()
 
     def request_stop(self, timeout: float | None = None) -> None:
         """Begin to stop and return at once; `join` waits for it. Legal everywhere, also in a handler."""
-        check_fork(self._pid)
-        if self._monitor is not None and self._state == "running":
-            self._stop_timeout = seconds("stop.timeout", timeout, zero=True)
-            self._monitor.request_stop()
+        check_fork(self.__pid)
+        if self.__monitor is not None and self.__state == "running":
+            self.__stop_timeout = seconds("stop.timeout", timeout, zero=True)
+            self.__monitor.request_stop()
 
     def stop(self, timeout: float | None = None) -> StopResult | None:
         """Take no more, handle what was taken, close the connections, end all threads.
@@ -231,55 +234,55 @@ class Pipeline:
             What it came to; the same again when called again. None from inside a handler, where it only requests the
             stop, because a handler cannot wait for its own end.
         """
-        check_fork(self._pid)
-        if self._topology is None or self._monitor is None:
-            raise EngineStopped(f"pipeline {self._name!r} has not been started")
+        check_fork(self.__pid)
+        if self._topology is None or self.__monitor is None:
+            raise EngineStopped(f"pipeline {self.__name!r} has not been started")
         self.request_stop(timeout)
-        if within(self._name):
+        if within(self.__name):
             return None
-        while not self._stopped.wait(0.1):
+        while not self.__stopped.wait(0.1):
             continue
-        return self._result
+        return self.__result
 
     def _carry_out_stop(self) -> None:
         """In the monitor's thread."""
         assert self._topology is not None
-        assert self._monitor is not None
+        assert self.__monitor is not None
         with _registry:
-            if self._state != "running":
+            if self.__state != "running":
                 return
-            self._state = "stopping"
-        timeout = self._shutdown_timeout if self._stop_timeout is None else self._stop_timeout
+            self.__state = "stopping"
+        timeout = self.__shutdown_timeout if self.__stop_timeout is None else self.__stop_timeout
         try:
-            self._result = drain.stop(self._topology, timeout, self._error)
+            self.__result = drain.stop(self._topology, timeout, self.__error)
         finally:
-            self._monitor.end()
+            self.__monitor.end()
             with _registry:
-                self._state = "stopped"
-                _running.pop(self._name, None)
-                self._stopped.set()  # under the lock: a start() that follows clears it, and nobody sets it after that
+                self.__state = "stopped"
+                _running.pop(self.__name, None)
+                self.__stopped.set()  # under the lock: a start() that follows clears it, and nobody sets it after that
 
     def stop_at_exit(self) -> None:
         """The interpreter is ending: drain, as `stop` does."""
-        if self._state == "running":
+        if self.__state == "running":
             self.stop()
-        if self._monitor is not None:
-            self._monitor.join(5)
+        if self.__monitor is not None:
+            self.__monitor.join(5)
 
     def join(self, timeout: float | None = None) -> StopResult | None:
         """Wait until the pipeline has stopped, without stopping it; None after the time-out.
 
         In the main thread it waits in short slices, so that signals are seen to.
         """
-        check_fork(self._pid)
+        check_fork(self.__pid)
         if self._topology is None:
-            raise EngineStopped(f"pipeline {self._name!r} has not been started")
+            raise EngineStopped(f"pipeline {self.__name!r} has not been started")
         limit = seconds("join.timeout", timeout, zero=True)
         deadline = None if limit is None else time.monotonic() + limit
-        while not self._stopped.wait(0.1 if deadline is None else min(0.1, max(deadline - time.monotonic(), 0))):
+        while not self.__stopped.wait(0.1 if deadline is None else min(0.1, max(deadline - time.monotonic(), 0))):
             if deadline is not None and time.monotonic() >= deadline:
                 return None
-        return self._result
+        return self.__result
 
     def run(self) -> StopResult:
         """Start, and wait for the end. In the main thread, SIGINT and SIGTERM drain and stop; a second one ends it
@@ -306,18 +309,18 @@ class Pipeline:
         try:
             self.start()
             acted = 0
-            while not self._stopped.wait(0.05):
+            while not self.__stopped.wait(0.05):
                 if seen > acted:
                     acted = seen
                     self.request_stop()
                 if acted > 1 and self._topology is not None:
                     drain.hurry(self._topology)
-                    self._stopped.wait(0.8)
+                    self.__stopped.wait(0.8)
                     break
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-        return self._result or drain.unfinished(self._topology, self._error)
+        return self.__result or drain.unfinished(self._topology, self.__error)
 
     def __enter__(self) -> Self:
         return self.start()
@@ -325,33 +328,33 @@ class Pipeline:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:
         """Stop; after an exception without draining."""
-        if self._state in ("running", "stopping"):
+        if self.__state in ("running", "stopping"):
             self.stop(None if kind is None else 0)
 
     # -------------------------------------------------------------------------------------------------------- figures
 
     @property
     def name(self) -> str:
-        return self._name
+        return self.__name
 
     @property
     def state(self) -> str:
         """"new", "running", "stopping" or "stopped"."""
-        return self._state
+        return self.__state
 
     @property
     def max_queue(self) -> int:
         """The bound in messages, as rounded up to a power of two."""
-        return self._max_queue
+        return self.__max_queue
 
     def producer_names(self) -> list[str]:
         """Names of the producers, in order."""
-        return [f"wsengine:{self._name}:producer_{i}" for i in range(len(self._producers))]
+        return [f"wsengine:{self.__name}:producer_{i}" for i in range(len(self._producers))]
 
     def topology(self) -> dict[str, list[dict[str, Any]]]:
         """Producers, processors and batchers with name and concurrency each (Broadway's `topology/1`)."""
         if self._topology is None:
-            raise EngineStopped(f"pipeline {self._name!r} has not been started")
+            raise EngineStopped(f"pipeline {self.__name!r} has not been started")
         return self._topology.describe()
 
     def push_messages(self, messages: Message | Iterable[Message], timeout: float | None = None) -> int:
@@ -367,24 +370,24 @@ class Pipeline:
         Raises:
             EngineStopped: the pipeline does not run. ConfigurationError: something that is not a Message.
         """
-        check_fork(self._pid)
-        if self._topology is None or self._state != "running":
-            raise EngineStopped(f"pipeline {self._name!r} is {self._state} and takes no messages")
+        check_fork(self.__pid)
+        if self._topology is None or self.__state != "running":
+            raise EngineStopped(f"pipeline {self.__name!r} is {self.__state} and takes no messages")
         return self._topology.inbox.push(messages, seconds("push_messages.timeout", timeout, zero=True))
 
     def stats(self) -> PipelineStats:
         """Figures of this moment. EngineStopped before the first start."""
         topology = self._topology
         if topology is None:
-            raise EngineStopped(f"pipeline {self._name!r} has not been started")
+            raise EngineStopped(f"pipeline {self.__name!r} has not been started")
         successful, failed = topology.totals()
-        now, (before, count) = time.monotonic(), self._sampled
-        self._sampled = (now, successful + failed)
+        now, (before, count) = time.monotonic(), self.__sampled
+        self.__sampled = (now, successful + failed)
         return PipelineStats(
-            name=self._name, state=self._state, successful=successful, failed=failed,
+            name=self.__name, state=self.__state, successful=successful, failed=failed,
             rate=(successful + failed - count) / max(now - before, 1e-9), depth=topology.crew.depth,
             held_messages=topology.account.messages, held_bytes=topology.account.bytes,
-            max_queue=self._max_queue, max_queue_bytes=self._max_queue_bytes,
+            max_queue=self.__max_queue, max_queue_bytes=self.__max_queue_bytes,
             processors=tuple(
                 ProcessorStats(seat.index, seat.processor.outstanding, seat.before[0] + seat.processor.successful,
                                seat.before[1] + seat.processor.failed,
@@ -396,7 +399,7 @@ class Pipeline:
         raise TypeError("a Pipeline owns threads and cannot be pickled; make one in each process")
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._name!r} {self._state}>"
+        return f"<{type(self).__name__} {self.__name!r} {self.__state}>"
 
 
 def _checked_producers(producers: object) -> tuple[Producer, ...]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from wsengine.errors import ConfigurationError
-from wsengine.options import reject_unknown, seconds, whole
+from wsengine.options import number, reject_unknown, whole
 
 __all__ = ["Processors"]
 
@@ -48,5 +48,4 @@ class Processors:
         if self.min_demand >= self.max_demand:
             raise ConfigurationError("processors.min_demand", self.min_demand,
                                      f"give a number below max_demand={self.max_demand}, or nothing would ever be claimed")
-        if (seconds("processors.spin", self.spin, optional=False, zero=True) or 0) > 10000:
-            raise ConfigurationError("processors.spin", self.spin, "give microseconds from 0 to 10000")
+        number("processors.spin", self.spin, 0, 10000, "microseconds")

@@ -303,7 +303,10 @@ def _positive(path: str, value: object, unit: str) -> float | None:
 
 def _messages(payloads: Iterable[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
     messages = []
-    for index, (opcode, payload) in enumerate(payloads):
+    for index, one in enumerate(payloads):
+        if not isinstance(one, (tuple, list)) or len(one) != 2:
+            raise ConfigurationError(f"payloads[{index}]", one, "give an opcode, 1 or 2, and a payload, as in (2, b'...')")
+        opcode, payload = one
         if opcode not in (TEXT, BINARY):
             raise ConfigurationError(f"payloads[{index}]", opcode, "give 1 for text or 2 for binary as the opcode")
         if not isinstance(payload, bytes) or len(payload) > MAXIMUM_PAYLOAD:

@@ -96,7 +96,8 @@ class ScriptedServer(EmbeddedServer):
         if not scripts:
             raise ConfigurationError("scripts", scripts, "give at least one script, a list of steps")
         for index, script in enumerate(scripts):
-            if isinstance(script, Step) or not all(isinstance(step, Step) for step in script):
+            if (isinstance(script, Step) or not isinstance(script, (list, tuple))
+                    or not all(isinstance(step, Step) for step in script)):
                 path = f"scripts[{index}]"
                 raise ConfigurationError(path, script, "give a list of steps, as made by steps.accept() and others")
         super().__init__({"scripts": [list(script) for script in scripts], "port": whole("port", port, maximum=65535)})
