@@ -82,7 +82,7 @@ def test_a_batch_handler_is_refused_and_not_left_uncalled(quiet):
         def handle_batch(self, batcher, messages, info):
             return messages
 
-    with pytest.raises(ConfigurationError, match="handle_batch.*not available in this version"):
+    with pytest.raises(ConfigurationError, match=r"handle_batch.*not available in this version"):
         Batches(quiet())
 
 

@@ -188,6 +188,26 @@ say("parent", os.waitstatus_to_exitcode(status), pipeline.stop().successful)
     assert code == 0
 
 
+def test_a_child_forked_inside_a_with_statement_leaves_it_quietly(child):
+    code, out, errors = child("""
+class P(Pipeline):
+    def handle_message(self, message):
+        pass
+
+import warnings
+warnings.simplefilter("ignore", DeprecationWarning)
+with P(Quiet()) as pipeline:
+    pid = os.fork()
+if pid == 0:
+    sys.exit(7)
+_, status = os.waitpid(pid, 0)
+say("parent", os.waitstatus_to_exitcode(status), pipeline.stats().state)
+""").end(15)
+    assert errors == ""
+    assert out.split() == ["parent", "7", "stopped"]
+    assert code == 0
+
+
 def test_a_child_may_run_a_pipeline_of_a_name_that_runs_in_the_parent(child):
     code, out, errors = child("""
 class P(Pipeline):

@@ -327,8 +327,8 @@ class Pipeline:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:
-        """Stop; after an exception without draining."""
-        if self.__state in ("running", "stopping"):
+        """Stop; after an exception without draining. In a child forked meanwhile, where nothing runs, nothing."""
+        if self.__state in ("running", "stopping") and self.__pid == os.getpid():
             self.stop(None if kind is None else 0)
 
     # -------------------------------------------------------------------------------------------------------- figures
