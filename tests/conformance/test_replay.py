@@ -2,47 +2,31 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
 
 import pytest
 
-from wsengine import Backoff, Pipeline, Processors, WebSocketProducer
-from wsengine.testing import Feed, load_recording
+from wsengine import Backoff, Processors, WebSocketProducer
+from wsengine.testing import Collector, Feed, load_recording
 
 pytestmark = [pytest.mark.recording, pytest.mark.usefixtures("no_leaks")]
 
 MESSAGES = {"coinbase": 9946, "kraken": 4321, "bitfinex": 1693}
 
 
-class Keeper(Pipeline):
-    """Keeps (seq, data) of each message."""
-
-    def __init__(self, producers, **options):
-        super().__init__(producers, **options)
-        self.received = []
-        self.arrival = threading.Condition()
-
-    def handle_messages(self, messages):
-        with self.arrival:
-            self.received += [(one.seq, one.data) for one in messages]
-            self.arrival.notify_all()
-
-
 def replay(path, concurrency, speed):
     """Feed the recording through a pipeline; what was handled, and what the server says it sent."""
     count = len(load_recording(path))
     with Feed.recording(path, speed=speed) as feed:
-        pipeline = Keeper(WebSocketProducer(feed.url), processors=Processors(concurrency=concurrency))
+        pipeline = Collector(WebSocketProducer(feed.url), processors=Processors(concurrency=concurrency))
         with pipeline:
-            with pipeline.arrival:
-                assert pipeline.arrival.wait_for(lambda: len(pipeline.received) >= count, 30), len(pipeline.received)
+            pipeline.wait(count, 30)
             result = pipeline.stop()
         log = feed.log()
     assert (result.drained, result.successful, result.failed, result.discarded) == (True, count, 0, 0)
     assert log.messages == count
     assert len(log.connections) == 1
-    return pipeline.received
+    return [(one.seq, one.data) for one in pipeline.received]
 
 
 @pytest.mark.parametrize("speed", [None, 200.0], ids=["flat out", "200 times its pace"])
@@ -75,12 +59,11 @@ def test_a_replay_that_is_cut_and_resumed_loses_nothing(recordings):
     path = recordings / "kraken.jsonl.gz"
     sent = load_recording(path).payloads
     with Feed.recording(path, speed=60.0) as feed:
-        pipeline = Keeper(WebSocketProducer(feed.url, retry=Backoff(0.001, maximum=0.001)))
+        pipeline = Collector(WebSocketProducer(feed.url, retry=Backoff(0.001, maximum=0.001)))
         with pipeline:
             for cut in range(5):
                 feed.wait(lambda log, cut=cut: len(log.connections) > cut and log.messages >= (cut + 1) * 300)
                 feed.cut()
-            with pipeline.arrival:
-                assert pipeline.arrival.wait_for(lambda: len(pipeline.received) >= len(sent), 30)
+            pipeline.wait(len(sent), 30)
         assert len(feed.log().connections) == 6
-    assert [data for _, data in pipeline.received] == list(sent)
+    assert [one.data for one in pipeline.received] == list(sent)

@@ -13,8 +13,8 @@ import time
 import psutil
 import pytest
 
-from wsengine import Backoff, Pipeline, Processors, WebSocketProducer
-from wsengine.testing import ScriptedServer, build_server_frame, steps
+from wsengine import Backoff, Processors, WebSocketProducer
+from wsengine.testing import Collector, ScriptedServer, build_server_frame, steps
 
 pytestmark = [pytest.mark.stress, pytest.mark.usefixtures("no_leaks")]
 
@@ -22,18 +22,20 @@ RECONNECTS = 1000 if os.environ.get("WSENGINE_LONG") == "1" else 150
 END = b"the end"
 
 
-class Keeper(Pipeline):
-    """Keeps (epoch, seq, data) of each message; `ended` is set by the last one of all."""
+class Keeper(Collector):
+    """`ended` is set by the last message of all."""
 
     def __init__(self, producers, **options):
         super().__init__(producers, **options)
-        self.received = []
         self.ended = threading.Event()
 
     def handle_messages(self, messages):
-        self.received += [(one.epoch, one.seq, one.data) for one in messages]
+        super().handle_messages(messages)
         if any(one.data == END for one in messages):
             self.ended.set()
+
+    def seen(self):
+        return [(one.epoch, one.seq, one.data) for one in self.received]
 
 
 class Life:
@@ -92,7 +94,7 @@ def test_reconnects_in_a_row_deliver_a_gap_free_prefix_of_each_connection_once(s
     assert most_live == 1
     assert (held, slabs) == (0, 1)  # the reader keeps the one it fills
     assert result.threads_alive == ()
-    by_life = received_by_life(pipeline.received)
+    by_life = received_by_life(pipeline.seen())
     for number, life in enumerate(lives):
         got = by_life.get(number + 1, [])
         if concurrency > 1:
@@ -127,7 +129,7 @@ def test_reconnects_of_several_connections_at_once_leave_each_with_one_socket(se
         assert server.most_live <= 8
     assert states == ["ready"] * 8
     assert epochs == count + 8
-    assert len(set(pipeline.received)) <= len(pipeline.received) <= 20 * count
+    assert len(set(pipeline.seen())) <= len(pipeline.received) <= 20 * count
 
 
 def test_descriptors_and_threads_do_not_grow_with_reconnects():

@@ -19,37 +19,17 @@ from wsengine import (
     InvalidURI,
     Message,
     PayloadTooBig,
-    Pipeline,
     ProtocolError,
     SocketOptions,
     WebSocketProducer,
     telemetry,
 )
-from wsengine.testing import Feed, ScriptedServer, build_server_frame, capture, steps
+from wsengine.testing import Collector, Feed, ScriptedServer, build_server_frame, capture, steps
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
 ID = "producer"
 SUCCESS, FAILURE, TIMEOUT = (telemetry.connection_event(ID, name) for name in ("success", "failure", "timeout"))
-
-
-class Keeper(Pipeline):
-    """Keeps its messages, all of them alive."""
-
-    def __init__(self, producers, **options):
-        super().__init__(producers, **options)
-        self.received = []
-        self.arrival = threading.Condition()
-
-    def handle_messages(self, messages):
-        with self.arrival:
-            self.received += messages
-            self.arrival.notify_all()
-
-    def wait(self, count, timeout=10):
-        with self.arrival:
-            assert self.arrival.wait_for(lambda: len(self.received) >= count, timeout), self.received
-            return list(self.received)
 
 
 def producer(url, **options):
@@ -132,8 +112,8 @@ def test_a_former_or_foreign_name_is_answered_with_the_right_one(former, right):
 
 def test_a_max_size_above_the_bound_of_the_pipeline_is_refused_where_they_meet():
     with pytest.raises(ConfigurationError, match=r"producer\.max_size=2097152: give at most the pipeline's max_queue_bytes"):
-        Keeper(WebSocketProducer(URL, max_size=2**21), max_queue_bytes=2**20)
-    Keeper(WebSocketProducer(URL, max_size=None), max_queue_bytes=2**20)
+        Collector(WebSocketProducer(URL, max_size=2**21), max_queue_bytes=2**20)
+    Collector(WebSocketProducer(URL, max_size=None), max_queue_bytes=2**20)
 
 
 # ------------------------------------------------------------------------------------------------- the upgrade request
@@ -144,7 +124,7 @@ def test_the_request_carries_what_the_options_say():
     with ScriptedServer([script]) as server:
         one = producer(server.url, path="/feed?a=1", headers=[("X-ABC-APIKEY", "api-key")], origin="https://me.example",
                        subprotocols=["v1", "v2"], user_agent_header="mine/1")
-        with Keeper(one) as pipeline:
+        with Collector(one) as pipeline:
             pipeline.wait(1)
             assert one.connections[0].subprotocol == "v2"
             assert one.connections[0].response.status_code == 101
@@ -166,7 +146,7 @@ def test_a_headers_callable_is_asked_at_each_attempt():
         return {"X-Attempt": str(len(asked))}
 
     scripts = [[steps.respond(503)], [steps.accept(), steps.cut()], [steps.accept(), steps.text("x"), steps.serve()]]
-    with ScriptedServer(scripts) as server, Keeper(producer(server.url, headers=headers)) as pipeline:
+    with ScriptedServer(scripts) as server, Collector(producer(server.url, headers=headers)) as pipeline:
         pipeline.wait(1)
         assert [one.header("X-Attempt") for one in server.connections] == ["1", "2", "3"]
     assert all(":dialer_" in name for name in asked)
@@ -183,7 +163,7 @@ def test_a_headers_callable_that_fails_is_a_failed_attempt_and_is_asked_again(fa
         return answer
 
     with ScriptedServer([[steps.accept(), steps.text("x"), steps.serve()]]) as server, capture(SUCCESS, FAILURE) as seen:
-        with Keeper(producer(server.url, headers=headers)) as pipeline:
+        with Collector(producer(server.url, headers=headers)) as pipeline:
             pipeline.wait(1)
         assert [one.event for one in seen.events] == [FAILURE, FAILURE, SUCCESS]
         assert all(isinstance(one.metadata["reason"], HeadersError) for one in seen.of(FAILURE))
@@ -198,7 +178,7 @@ def test_a_message_tells_where_it_comes_from():
     begin = time.monotonic_ns()
     with ScriptedServer([script, [steps.accept(), steps.text("again"), steps.serve()]]) as server:
         one = producer(server.url, path="/feed?token=hidden")
-        with Keeper(one) as pipeline:
+        with Collector(one) as pipeline:
             text, binary, again = pipeline.wait(3)
         shown = f"ws://127.0.0.1:{server.port}/feed"
     end = time.monotonic_ns()
@@ -217,7 +197,7 @@ def test_a_message_tells_where_it_comes_from():
 def test_each_of_several_connections_numbers_its_own_messages():
     with Feed.trades(count=50) as feed:
         one = producer(feed.url, concurrency=3)
-        with Keeper(one) as pipeline:
+        with Collector(one) as pipeline:
             messages = pipeline.wait(150)
         assert len(feed.log().connections) == 3
     for index in range(3):
@@ -232,7 +212,7 @@ def test_a_transformer_makes_the_message_and_fails_only_the_one_it_cannot():
 
     failed = []
 
-    class Numbers(Keeper):
+    class Numbers(Collector):
         def handle_failed(self, messages):
             failed.extend(messages)
 
@@ -252,7 +232,7 @@ def test_a_message_of_max_size_is_taken_and_a_larger_one_fails_the_connection_wi
     scripts = [[steps.accept(), steps.binary(bytes(1000)), steps.binary(bytes(1001)), steps.until_eof()],
                [steps.accept(), steps.binary(b"on"), steps.serve()]]
     with ScriptedServer(scripts) as server, capture(FAILURE) as seen:
-        with Keeper(producer(server.url, max_size=1000)) as pipeline:
+        with Collector(producer(server.url, max_size=1000)) as pipeline:
             assert [len(m.data) for m in pipeline.wait(2)] == [1000, 2]
         [failure] = seen.events
         first, *_ = server.connections
@@ -264,7 +244,7 @@ def test_a_message_of_max_size_is_taken_and_a_larger_one_fails_the_connection_wi
 
 def test_open_timeout_bounds_an_attempt():
     with ScriptedServer([[steps.stall()]]) as server, capture(FAILURE) as seen:
-        with Keeper(producer(server.url, open_timeout=0.2, retry=Backoff(30))):
+        with Collector(producer(server.url, open_timeout=0.2, retry=Backoff(30))):
             [failure] = seen.wait(FAILURE)
     assert isinstance(failure.metadata["reason"], TimeoutError)
     assert 0.19 <= failure.measurements["duration"] < 1
@@ -273,7 +253,7 @@ def test_open_timeout_bounds_an_attempt():
 def test_keepalive_is_the_period_of_the_pings_and_none_sends_none():
     with Feed.payloads([]) as feed:
         for period, least, most in [(0.1, 4, 6), (None, 0, 0)]:
-            with Keeper(producer(feed.url, keepalive=period)):
+            with Collector(producer(feed.url, keepalive=period)):
                 feed.wait(lambda log: log.connections and log.connections[-1].open)
                 time.sleep(0.55)
                 assert least <= len(feed.log().connections[-1].pings) <= most
@@ -283,7 +263,7 @@ def test_without_ws_timeout_silence_is_not_a_loss():
     with ScriptedServer([[steps.accept(), steps.stall()]]) as server, capture(SUCCESS, TIMEOUT) as seen:
         for limit, timeouts in [(0.1, 1), (None, 0)]:
             seen.clear()
-            with Keeper(producer(server.url, ws_timeout=limit, keepalive=None, close_timeout=0.1, retry=Backoff(30))):
+            with Collector(producer(server.url, ws_timeout=limit, keepalive=None, close_timeout=0.1, retry=Backoff(30))):
                 seen.wait(SUCCESS)
                 time.sleep(0.35)
             assert len(seen.of(TIMEOUT)) == timeouts
@@ -293,7 +273,7 @@ def test_without_ws_timeout_silence_is_not_a_loss():
 def test_socket_options_reach_the_socket(nodelay):
     with Feed.payloads([(1, b"x")]) as feed:
         one = producer(feed.url, socket_options=SocketOptions(nodelay=nodelay))
-        with Keeper(one) as pipeline:
+        with Collector(one) as pipeline:
             pipeline.wait(1)
             option = one.connections[0]._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
     assert bool(option) is nodelay
@@ -302,12 +282,12 @@ def test_socket_options_reach_the_socket(nodelay):
 def test_the_figures_of_a_producer_are_those_of_its_connections():
     with Feed.trades(size=128, count=100) as feed:
         one = producer(feed.url, logger=logging.getLogger("quiet"))
-        with Keeper(one) as pipeline:
+        with Collector(one) as pipeline:
             pipeline.wait(100)
             stats = pipeline.stats().producers[0]
-            assert pipeline.producer_names() == ["wsengine:Keeper:producer_0"]
+            assert pipeline.producer_names() == ["wsengine:Collector:producer_0"]
             names = {thread.name for thread in threading.enumerate()}
-            assert {f"wsengine:Keeper:producer_0:{part}" for part in ("reader", "timer", "supervisor")} <= names
+            assert {f"wsengine:Collector:producer_0:{part}" for part in ("reader", "timer", "supervisor")} <= names
         assert (stats["name"], stats["url"], stats["depth"]) == ("WebSocketProducer", f"{feed.url}/", 0)
     [connection] = stats["connections"]
     assert (connection["messages"], connection["bytes"], connection["state"]) == (100, 12_800, "ready")
@@ -322,7 +302,7 @@ def test_a_stopped_pipeline_gives_its_descriptors_back_at_once():
         before = process.num_fds()
         gc.disable()
         try:
-            with Keeper(producer(feed.url)) as pipeline:
+            with Collector(producer(feed.url)) as pipeline:
                 pipeline.wait(1)
             assert process.num_fds() == before
         finally:
@@ -359,7 +339,7 @@ def test_bad_input_is_one_clear_error_and_the_rest_goes_on(what):
     scripts = [[steps.accept(), steps.send(build_server_frame(1, b"before") + data + build_server_frame(1, b"behind")),
                 steps.until_eof()], [steps.accept(), steps.text("after"), steps.serve()]]
     with ScriptedServer(scripts) as server, capture(SUCCESS, FAILURE) as seen:
-        with Keeper(producer(server.url, max_size=5000)) as pipeline:
+        with Collector(producer(server.url, max_size=5000)) as pipeline:
             messages = pipeline.wait(2)
         assert [(m.epoch, m.seq, m.data) for m in messages] == [(1, 0, b"before"), (2, 0, b"after")]
         assert [one.event for one in seen.events] == [SUCCESS, FAILURE, SUCCESS]

@@ -14,14 +14,13 @@ from wsengine import (
     ConnectionClosedError,
     ConnectionClosedOK,
     PayloadTooBig,
-    Pipeline,
     ProtocolError,
     RetriesExhausted,
     WebSocketProducer,
     telemetry,
 )
 from wsengine.engine.receiver import Note
-from wsengine.testing import Feed, ScriptedServer, capture, steps
+from wsengine.testing import Collector, Feed, ScriptedServer, capture, steps
 from wsengine.websocket.supervisor import outcome
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
@@ -29,24 +28,6 @@ pytestmark = pytest.mark.usefixtures("no_leaks")
 ID = "supervisor"
 SUCCESS, FAILURE, DISCONNECTED, STATUS = EVENTS = tuple(
     telemetry.connection_event(ID, name) for name in ("success", "failure", "disconnected", "status"))
-
-
-class Collector(Pipeline):
-    """Keeps (index, epoch, data) of each message."""
-
-    def __init__(self, producers, **options):
-        super().__init__(producers, **options)
-        self.received = []
-        self.arrival = threading.Condition()
-
-    def handle_messages(self, messages):
-        with self.arrival:
-            self.received += [(one.connection_index, one.epoch, one.data) for one in messages]
-            self.arrival.notify_all()
-
-    def wait(self, count, timeout=10):
-        with self.arrival:
-            assert self.arrival.wait_for(lambda: len(self.received) >= count, timeout), len(self.received)
 
 
 def producer(url, **options):
@@ -92,7 +73,8 @@ def test_a_server_that_accepts_and_drops_is_met_with_growing_delays_and_uses_up_
         assert isinstance(result.error, RetriesExhausted)
         assert result.error.attempts == 4
         assert isinstance(result.error.last, ConnectionClosedError)
-        assert pipeline.received == [(0, epoch, b"x") for epoch in range(1, 5)]
+        assert [(one.connection_index, one.epoch, one.data) for one in pipeline.received] == [
+            (0, epoch, b"x") for epoch in range(1, 5)]
 
 
 def test_failures_are_forgotten_after_a_stable_time():

@@ -1,12 +1,13 @@
 """Servers to test and measure against, and what else tests of programs built on this package need.
 
 Each server runs in a process of its own: `Feed` sends fast and keeps an exact log, `ScriptedServer` does what `steps`
-tell it. `capture` records telemetry; `DummyProducer` is a source that is quiet.
+tell it. `capture` records telemetry; `Collector` keeps its messages; `DummyProducer` is a source that is quiet.
 This file names what is public, and holds nothing itself.
 """
 
 from wsengine.testing import steps
 from wsengine.testing.capture import Capture, CapturedEvent, capture
+from wsengine.testing.collector import Collector
 from wsengine.testing.dummy import DummyProducer
 from wsengine.testing.feed import Feed, FeedConnectionLog, FeedLog, PingSeen, PongSeen
 from wsengine.testing.recording import Recording, load_recording
@@ -16,6 +17,7 @@ from wsengine.testing.wire import build_server_frame
 __all__ = [
     "Capture",
     "CapturedEvent",
+    "Collector",
     "DummyProducer",
     "Feed",
     "FeedConnectionLog",
