@@ -92,6 +92,7 @@ def test_seconds_beyond_a_billion_are_refused_with_the_bound() -> None:
 def test_seconds_too_short_to_be_meant_are_refused_and_not_rounded_to_off(value: float) -> None:
     with pytest.raises(ConfigurationError, match="of at least 1e-6, or None for off"):
         options.seconds("o", value)
+    assert options.seconds("o", value, zero=True) == value  # such as what is left of a deadline
 
 
 def test_number_takes_what_is_between_its_bounds_in_its_unit() -> None:

@@ -31,7 +31,7 @@ def whole(path: str, value: object, *, minimum: int = 0, maximum: int | None = N
 
 
 def seconds(path: str, value: object, *, optional: bool = True, zero: bool = False) -> float | None:
-    """Check a time in seconds, above 0 (or at least 0 with `zero`), finite; None (off) only where `optional`."""
+    """Check a time in seconds, 1e-6 to 1e9 (or 0 to 1e9 with `zero`); None (off) only where `optional`."""
     remedy = f"give seconds {'of at least' if zero else 'above'} 0" + (", or None to turn it off" if optional else "")
     if value is None and optional:
         return None
@@ -41,7 +41,7 @@ def seconds(path: str, value: object, *, optional: bool = True, zero: bool = Fal
         raise ConfigurationError(path, value, remedy)
     if value < 0 or (value == 0 and not zero):
         raise ConfigurationError(path, value, remedy)
-    if 0 < value < 1e-6:
+    if 0 < value < 1e-6 and not zero:  # meant as a time, and nanoseconds would make it "off"
         raise ConfigurationError(path, value, "give seconds of at least 1e-6" + (", or None for off" if optional else ""))
     if value > 1e9:  # before any conversion: an int may be too large for a float
         raise ConfigurationError(path, value, "give seconds of at most 1e9" + (", or None for off" if optional else ""))

@@ -73,7 +73,7 @@ def producer(url, **options):
 
 
 def connection_of(pipeline, index=0):
-    return pipeline._producers[0].connections[index]
+    return pipeline._wsengine_producers[0].connections[index]
 
 
 # ------------------------------------------------------------------------------------------ C19: the opening handshake

@@ -308,6 +308,7 @@ struct AccountModel : Model<AccountModel<Sources, Consumers>, Sources + Consumer
   void charge(unsigned door) {
     Tally& t = *this->state;
     for (int i = 0; i < kEach; ++i) {
+      if (rl::rand(4) == 0) t.account.rest(door);  // the next release rings, though nobody sleeps for that
       while (!t.account.admits()) {
         if (t.account.starve(door)) t.bells[door].wire().sleep();
         t.bells[door].answer();

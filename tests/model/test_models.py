@@ -56,6 +56,7 @@ KEPT = {
     "bell_ring=release": "can be release: who rings reads nothing of the reader's",
     "starve_set=acquire": "can be acquire: who takes the bit reads nothing of the source's",
     "starve_take=release": "can be release: as starve_set",
+    "rest_set=relaxed": "can be relaxed while the bells are hung before the releasers start; sources may come later",
 }
 
 

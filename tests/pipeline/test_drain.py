@@ -50,7 +50,7 @@ def test_a_stuck_handler_holds_a_stop_to_the_deadline_and_not_beyond(launch, boo
     assert book.failed == ["stuck"]
     assert "stopped before the message was handled" in book.reasons["stuck"].reason
     gate.set()
-    eventually(lambda: not pipeline._topology.threads_alive())
+    eventually(lambda: not pipeline._wsengine_topology.threads_alive())
     book.assert_each_once([*range(50), "stuck"])  # the late return acknowledged nothing again
 
 
@@ -89,7 +89,7 @@ def test_handle_failed_is_never_given_a_message_that_was_acknowledged_already(la
     pipeline.stop(timeout=0.1)
     assert book.failed == ["stuck"]
     gate.set()
-    eventually(lambda: not pipeline._topology.threads_alive())
+    eventually(lambda: not pipeline._wsengine_topology.threads_alive())
     assert late == []
 
 

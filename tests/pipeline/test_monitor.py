@@ -73,12 +73,12 @@ def test_only_the_dead_processor_is_replaced(deadly, launch, book, gate, eventua
     pipeline = launch(handle_message, processors=Processors(concurrency=2, max_demand=1))
     pipeline.push_messages(book.message("hold"))
     eventually(lambda: "hold" in held)
-    before = [seat.thread for seat in pipeline._topology.seats]
+    before = [seat.thread for seat in pipeline._wsengine_topology.seats]
     with capture(telemetry.WORKER_REPLACED) as seen:
         pipeline.push_messages(book.message("die"))
         # the patched hook passes this event on
         [event] = seen.wait(telemetry.WORKER_REPLACED)
-    after = [seat.thread for seat in pipeline._topology.seats]
+    after = [seat.thread for seat in pipeline._wsengine_topology.seats]
     assert [one is other for one, other in zip(before, after, strict=True)].count(False) == 1
     assert held["hold"] in after
     assert book.failed == ["die"]

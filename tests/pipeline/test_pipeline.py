@@ -91,7 +91,13 @@ def test_a_subclass_may_use_any_names_of_its_own(quiet, eventually):
         def __init__(self, producers):
             super().__init__(producers)
             self._state = self._error = self._result = self._name = self._pid = self._stopped = self._monitor = "mine"
+            self._topology = self._producers = None
             self.seen = []
+
+        def _begin(self):
+            raise AssertionError("not the engine's")
+
+        _carry_out_stop = _check_handlers = _run_with_signals = _producer_finished = _begin
 
         def handle_message(self, message):
             self.seen.append((message.data, self._state))

@@ -274,7 +274,7 @@ def test_push_raises_before_the_start_and_after_the_stop(build, book):
     with pytest.raises(EngineStopped, match="is new"):
         pipeline.push_messages(book.message(1))
     pipeline.start()
-    inbox = pipeline._topology.inbox
+    inbox = pipeline._wsengine_topology.inbox
     pipeline.stop()
     with pytest.raises(EngineStopped, match="is stopped"):
         pipeline.push_messages(book.message(1))

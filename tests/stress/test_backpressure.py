@@ -63,7 +63,7 @@ def flood(url, seconds, count, max_queue_bytes):
         pipeline.gate.set()
         drain = _peak_while(process, 100, lambda: pipeline.count < count)
         result = pipeline.stop()
-    print(json.dumps({"received": pipeline.count, "in_order": pipeline.in_order, "epoch": pipeline._producers[0]
+    print(json.dumps({"received": pipeline.count, "in_order": pipeline.in_order, "epoch": pipeline._wsengine_producers[0]
                       .connections[0].epoch, "failed": result.failed, "drain_growth": drain - before}), flush=True)
 
 

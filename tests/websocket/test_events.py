@@ -87,14 +87,14 @@ def test_pings_and_pongs_are_told_only_where_they_are_not_silenced():
         with Gated(producer(server.url, keepalive=0.05, silence_pings=False)) as pipeline:
             [ping, *_] = seen.wait(names[0])
             pong = seen.wait(names[1], 2)[0]
-            latency = pipeline._producers[0].connections[0].latency
+            latency = pipeline._wsengine_producers[0].connections[0].latency
         assert ping.metadata["payload"] == b"hello"
         assert "round_trip" not in ping.measurements
         assert 0 < pong.measurements["round_trip"] < 1
         assert 0 < latency < 1
         seen.clear()
         with Gated(producer(server.url, keepalive=0.05)) as pipeline:
-            until(lambda: pipeline._producers[0].connections[0].latency is not None)
+            until(lambda: pipeline._wsengine_producers[0].connections[0].latency is not None)
         assert seen.events == []
 
 
@@ -106,7 +106,7 @@ def test_the_queue_is_high_when_reading_pauses_and_low_when_it_goes_on():
             [high] = seen.wait(QUEUE["high"])
             time.sleep(0.2)
             assert [one.event for one in seen.events] == [QUEUE["high"]]
-            assert pipeline._producers[0].connections[0].paused
+            assert pipeline._wsengine_producers[0].connections[0].paused
             assert pipeline.stats().producers[0]["connections"][0]["pauses"] == 1
             pipeline.gate.set()
             seen.wait(QUEUE["low"])
@@ -255,7 +255,7 @@ def test_the_authorization_header_is_not_told_where_it_is_given_as_one(caplog):
                                   retry=Backoff(0.01, max_retries=0)))
         pipeline.start()
         result = pipeline.join(10)
-        said = spoken(caplog, seen, result, pipeline._producers[0])
+        said = spoken(caplog, seen, result, pipeline._wsengine_producers[0])
         assert server.connections[0].header("Authorization") == "Bearer bearer-s3cret"
     assert isinstance(result.error.last, InvalidStatus)
     assert "bearer-s3cret" not in said

@@ -134,7 +134,7 @@ def test_one_connection_that_gave_up_does_not_end_the_others():
             seen.wait(SUCCESS)
             pipeline.wait(3)
             assert pipeline.state == "running"
-            assert sorted(one.state for one in pipeline._producers[0].connections) == ["ready", "stopped"]
+            assert sorted(one.state for one in pipeline._wsengine_producers[0].connections) == ["ready", "stopped"]
 
 
 def test_many_connections_that_are_refused_are_each_tried_and_given_up():
@@ -210,7 +210,7 @@ def test_a_stop_closes_with_1000_and_waits_for_the_answer():
         with Collector(producer(server.url)) as pipeline:
             seen.wait(SUCCESS)
             result = pipeline.stop()
-            connection = pipeline._producers[0].connections[0]
+            connection = pipeline._wsengine_producers[0].connections[0]
             assert (connection.state, connection.close_code) == ("stopped", 1000)
         [record] = server.wait_ended(1)
     assert record.ended == "closed by client"

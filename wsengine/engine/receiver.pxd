@@ -79,6 +79,7 @@ cdef extern from "poller.hpp" namespace "wsengine" nogil:
 cdef enum:
     EVENTS = 64                # events a poll
     NOTES_PENDING = 1024       # pings and pongs noted and not yet taken, at the most
+    REST_DEPTH = 1024          # messages that wait in the ring, below which the reader does not rest: many chunks
     REST_MS = 1                # how long a rest lasts at the most: nothing that a peer waits for shall notice it
     PRESSURE_NS = 100000000    # "high" is noted at most once in this time, and "low" only after a noted "high"
 

@@ -1,8 +1,8 @@
 """The reader thread of one producer: it polls its connections and one bell, and alone reads and writes their sockets.
 
 Every connection gets the same quota a round. A connection that finds the pipeline full leaves the poll set, so that a
-peer that resets meanwhile cannot spin it, and comes back when half of the bound is free. Far below that bound the reader
-rests for moments while all processors have work, so that messages are taken up while they are still in caches. A
+peer that resets meanwhile cannot spin it, and comes back when half of the bound is free. Where many messages wait and all
+processors have work, the reader rests for moments, so that messages are taken up while they are still in caches. A
 connection ends in exactly one note to the supervisor, after which the reader does not know its descriptor any more.
 
 What becomes of a wire in the reader (phases: stream.pxd):
@@ -419,12 +419,13 @@ cdef int patience(Reader* reader) noexcept nogil:
 
 
 cdef void rest(Reader* reader) noexcept nogil:
-    """While every processor has work, and more is held than caches hold, leave what comes to the kernel until half of it
-    is done: what a processor copies is then still near. Bounded, as handlers may take their time, and pings may not."""
+    """While every processor has work, and more waits than caches hold, leave what comes to the kernel until half of it is
+    done, or a processor finds nothing to do: what they copy is then still near. Bounded, as handlers may take their
+    time, and pings may not."""
     cdef CAccount* account = reader.intake.account
-    if account.deep() and reader.intake.parker.waiters() == 0:
+    if account.deep() and reader.intake.ring.depth() >= REST_DEPTH and reader.intake.parker.waiters() == 0:
         account.rest(reader.door)
-        if account.deep():            # else the bell may have been rung before we were listed
+        if account.deep() and reader.intake.parker.waiters() == 0:    # else the bell may have been rung before
             reader.bell.wire().wait(REST_MS)
 
 

@@ -287,7 +287,7 @@ class Parker {
 
   // Wake a thread for work that is about to be published, so that its wake passes meanwhile; then publish, notify() as
   // ever, and fulfil(). Nothing rests on it: whom it wakes too early finds nothing and waits again. As long as it sees
-  // foretold() it may look again first. Hints: `word_` carries to the woken thread that there was one.
+  // foretold() it may look again first. Hints, which carry no order.
   void foretell() {
     foretold_.fetch_add(1, WS_ORDER(foretell, relaxed));
     notify();
@@ -410,7 +410,7 @@ class Account {
   static constexpr unsigned kByteBits = 40;
   static constexpr std::uint64_t kByteMask = (std::uint64_t{1} << kByteBits) - 1;
   static constexpr unsigned kDoors = 64;
-  static constexpr std::uint64_t kDeep = std::uint64_t{1} << 21;  // bytes; of 1/2 to 4 MiB the best for two cores' caches
+  static constexpr std::uint64_t kDeep = std::uint64_t{1} << 21;  // bytes; of 1/2 to 4 MiB the best in a flood
 
   Account(std::uint64_t max_messages, std::uint64_t max_bytes) : max_messages_(max_messages), max_bytes_(max_bytes) {
     level_.store(0, WS_ORDER(account_init, relaxed));
@@ -432,7 +432,7 @@ class Account {
     // pairs with account_level: who sees the room sees the ring slots that were let go before
     std::uint64_t now = level_.fetch_sub(amount, WS_ORDER(account_release, release)) - amount;
     if (low(now)) ring_all(starved_);
-    if (resting_.load(WS_ORDER(rest_peek, relaxed)) && bytes_of(now) <= kDeep / 2) ring_all(resting_);
+    if (bytes_of(now) <= kDeep / 2) wake_resting();
   }
   std::uint64_t level() const { return level_.load(WS_ORDER(account_level, acquire)); }  // pairs with account_release
 
@@ -446,11 +446,17 @@ class Account {
     std::uint64_t held = messages_of(level());
     return held < max_messages_ ? max_messages_ - held : 0;
   }
-  // More is held than caches hold: what is read now would be far away when its turn comes.
+  // So much is held that what is read now may be far from all caches when its turn comes. All that is charged counts,
+  // so a source looks at its own queue, too, before it rests.
   bool deep() const { return bytes_of(level()) > kDeep; }
-  // Be rung, once, when half of that is held. A hint: it carries no order and may be missed, so who rests sleeps a
-  // bounded time.
-  void rest(unsigned door) { resting_.fetch_or(std::uint64_t{1} << door, WS_ORDER(rest_set, relaxed)); }
+  // Be rung, once, when half of that is held, or when a consumer finds nothing to do. Both may be missed, as their looks
+  // are hints, so who rests sleeps a bounded time.
+  void rest(unsigned door) {
+    resting_.fetch_or(std::uint64_t{1} << door, WS_ORDER(rest_set, release));  // pairs with starve_take, for the bell
+  }
+  void wake_resting() {
+    if (resting_.load(WS_ORDER(rest_peek, relaxed))) ring_all(resting_);
+  }
   bool low(std::uint64_t level) const {
     return messages_of(level) == 0 || (messages_of(level) <= max_messages_ / 2 && bytes_of(level) <= max_bytes_ / 2);
   }

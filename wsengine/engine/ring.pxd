@@ -46,6 +46,7 @@ cdef extern from "ring.hpp" namespace "wsengine" nogil:
         uint64_t level()
         cbool deep()
         void rest(unsigned door)
+        void wake_resting()
         cbool admits()
         uint64_t room()
         cbool low(uint64_t level)

@@ -14,7 +14,7 @@ from wsengine.engine.ring cimport Arrival, CAccount, CParker, CRing, Descriptor,
 cdef enum:
     STAGED = 64                # descriptors pushed at a time
     CREDIT = 1024              # messages staged between two looks at the account, which other producers share
-    GATHER = 2048              # messages pushed before a processor is woken, while the socket has more to read at once
+    GATHER = 2048              # messages pushed before a processor is notified, while the socket has more to read at once
     READS = 4                  # reads of one connection in a row, so that the others get their turn
     DIRECT = 16384             # payload bytes still to come from which on they are read straight into the message
     GROWTH = 1048576           # a message announced above this is given memory as it arrives, not as it is announced

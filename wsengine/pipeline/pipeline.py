@@ -109,7 +109,7 @@ class Pipeline:
                  name: str | None = None, max_queue: int = 65536, max_queue_bytes: int = 64 * 2**20,
                  overflow: str = "block", shutdown_timeout: float = 30.0, **unknown: object) -> None:
         reject_unknown("pipeline", unknown, OPTIONS, RENAMED)
-        self._producers = _checked_producers(producers)
+        self._wsengine_producers = _checked_producers(producers)
         if processors is not None and not isinstance(processors, Processors):
             raise ConfigurationError("pipeline.processors", processors, "give a Processors(...)")
         self.__processors = processors or Processors()
@@ -119,14 +119,14 @@ class Pipeline:
         choice("pipeline.overflow", overflow, ("block",))
         timeout = seconds("pipeline.shutdown_timeout", shutdown_timeout, optional=False, zero=True)
         self.__shutdown_timeout = timeout if timeout is not None else 0.0
-        self._check_handlers()
-        for producer in self._producers:
+        self.__check_handlers()
+        for producer in self._wsengine_producers:
             check = getattr(producer, "check_bounds", None)
             if check is not None:
                 check(self.__max_queue_bytes)
         self.__state = "new"
         self.__pid = os.getpid()
-        self._topology: Topology | None = None
+        self._wsengine_topology: Topology | None = None
         self.__monitor: Monitor | None = None
         self.__stopped = threading.Event()
         self.__result: StopResult | None = None
@@ -136,7 +136,7 @@ class Pipeline:
         self.__sampled = (0.0, 0)
         self.__life = object()  # one for each start
 
-    def _check_handlers(self) -> None:
+    def __check_handlers(self) -> None:
         handlers = [n for n in ("handle_message", "handle_messages") if getattr(self, n) is not None]
         if len(handlers) != 1:
             raise ConfigurationError("pipeline", type(self).__name__,
@@ -168,21 +168,21 @@ class Pipeline:
                 raise EngineStopped(f"pipeline {self.__name!r} is {self.__state} already")
             if self.__name in _running:
                 raise ConfigurationError("pipeline.name", self.__name, "another pipeline of this name runs; give another")
-            for producer in self._producers:
+            for producer in self._wsengine_producers:
                 for other in _running.values():
-                    if producer in other._producers:
+                    if producer in other._wsengine_producers:
                         raise ConfigurationError("pipeline.producers", producer, f"it works for pipeline {other.name!r}, "
                                                  "which runs; make a producer for each pipeline")
-            self._begin()
+            self.__begin()
             _running[self.__name] = self
             self.__state = "running"
         at_exit(self)
-        assert self._topology is not None
+        assert self._wsengine_topology is not None
         assert self.__monitor is not None
         try:
-            self._topology.start()
+            self._wsengine_topology.start()
         except BaseException:
-            self._carry_out_stop()
+            self.__carry_out_stop()
             raise
         self.__monitor.start()
         if telemetry.listening(telemetry.TOPOLOGY_INIT):
@@ -191,20 +191,21 @@ class Pipeline:
                               {"topology_name": self.__name, "config": self.topology()})
         return self
 
-    def _begin(self) -> None:
+    def __begin(self) -> None:
         self.__stopped.clear()
         self.__result = None
         self.__stop_timeout = None
         self.__error = None
-        self.__unfinished = set(self._producers)
+        self.__unfinished = set(self._wsengine_producers)
         self.__sampled = (time.monotonic(), 0)
         life = self.__life = object()
-        self._topology = Topology(self, self.__name, self._producers, self.__processors, max_queue=self.__max_queue,
-                                  max_queue_bytes=self.__max_queue_bytes, log_failure=FailureLog(self.__name),
-                                  finished=lambda producer, error: self._producer_finished(life, producer, error))
-        self.__monitor = Monitor(self._topology, self._carry_out_stop)
+        self._wsengine_topology = Topology(
+            self, self.__name, self._wsengine_producers, self.__processors, max_queue=self.__max_queue,
+            max_queue_bytes=self.__max_queue_bytes, log_failure=FailureLog(self.__name),
+            finished=lambda producer, error: self.__producer_finished(life, producer, error))
+        self.__monitor = Monitor(self._wsengine_topology, self.__carry_out_stop)
 
-    def _producer_finished(self, life: object, producer: Producer, error: BaseException | None) -> None:
+    def __producer_finished(self, life: object, producer: Producer, error: BaseException | None) -> None:
         """A producer brings nothing more: when all have ended, or one has failed for good, so does the pipeline. A thread
         of a producer that is left from a start before is not heard."""
         with _registry:
@@ -235,7 +236,7 @@ class Pipeline:
             stop, because a handler cannot wait for its own end.
         """
         check_fork(self.__pid)
-        if self._topology is None or self.__monitor is None:
+        if self._wsengine_topology is None or self.__monitor is None:
             raise EngineStopped(f"pipeline {self.__name!r} has not been started")
         self.request_stop(timeout)
         if within(self.__name):
@@ -244,9 +245,9 @@ class Pipeline:
             continue
         return self.__result
 
-    def _carry_out_stop(self) -> None:
+    def __carry_out_stop(self) -> None:
         """In the monitor's thread."""
-        assert self._topology is not None
+        assert self._wsengine_topology is not None
         assert self.__monitor is not None
         with _registry:
             if self.__state != "running":
@@ -254,7 +255,7 @@ class Pipeline:
             self.__state = "stopping"
         timeout = self.__shutdown_timeout if self.__stop_timeout is None else self.__stop_timeout
         try:
-            self.__result = drain.stop(self._topology, timeout, self.__error)
+            self.__result = drain.stop(self._wsengine_topology, timeout, self.__error)
         finally:
             self.__monitor.end()
             with _registry:
@@ -275,7 +276,7 @@ class Pipeline:
         In the main thread it waits in short slices, so that signals are seen to.
         """
         check_fork(self.__pid)
-        if self._topology is None:
+        if self._wsengine_topology is None:
             raise EngineStopped(f"pipeline {self.__name!r} has not been started")
         limit = seconds("join.timeout", timeout, zero=True)
         deadline = None if limit is None else time.monotonic() + limit
@@ -296,9 +297,9 @@ class Pipeline:
             result = self.join()
             assert result is not None
             return result
-        return self._run_with_signals()
+        return self.__run_with_signals()
 
-    def _run_with_signals(self) -> StopResult:
+    def __run_with_signals(self) -> StopResult:
         seen = 0
 
         def on_signal(number: int, frame: FrameType | None) -> None:
@@ -313,14 +314,14 @@ class Pipeline:
                 if seen > acted:
                     acted = seen
                     self.request_stop()
-                if acted > 1 and self._topology is not None:
-                    drain.hurry(self._topology)
+                if acted > 1 and self._wsengine_topology is not None:
+                    drain.hurry(self._wsengine_topology)
                     self.__stopped.wait(0.8)
                     break
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-        return self.__result or drain.unfinished(self._topology, self.__error)
+        return self.__result or drain.unfinished(self._wsengine_topology, self.__error)
 
     def __enter__(self) -> Self:
         return self.start()
@@ -349,13 +350,13 @@ class Pipeline:
 
     def producer_names(self) -> list[str]:
         """Names of the producers, in order."""
-        return [f"wsengine:{self.__name}:producer_{i}" for i in range(len(self._producers))]
+        return [f"wsengine:{self.__name}:producer_{i}" for i in range(len(self._wsengine_producers))]
 
     def topology(self) -> dict[str, list[dict[str, Any]]]:
         """Producers, processors and batchers with name and concurrency each (Broadway's `topology/1`)."""
-        if self._topology is None:
+        if self._wsengine_topology is None:
             raise EngineStopped(f"pipeline {self.__name!r} has not been started")
-        return self._topology.describe()
+        return self._wsengine_topology.describe()
 
     def push_messages(self, messages: Message | Iterable[Message], timeout: float | None = None) -> int:
         """Put messages of your own in, in order; blocks while the pipeline is full.
@@ -371,13 +372,13 @@ class Pipeline:
             EngineStopped: the pipeline does not run. ConfigurationError: something that is not a Message.
         """
         check_fork(self.__pid)
-        if self._topology is None or self.__state != "running":
+        if self._wsengine_topology is None or self.__state != "running":
             raise EngineStopped(f"pipeline {self.__name!r} is {self.__state} and takes no messages")
-        return self._topology.inbox.push(messages, seconds("push_messages.timeout", timeout, zero=True))
+        return self._wsengine_topology.inbox.push(messages, seconds("push_messages.timeout", timeout, zero=True))
 
     def stats(self) -> PipelineStats:
         """Figures of this moment. EngineStopped before the first start."""
-        topology = self._topology
+        topology = self._wsengine_topology
         if topology is None:
             raise EngineStopped(f"pipeline {self.__name!r} has not been started")
         successful, failed = topology.totals()
@@ -392,7 +393,7 @@ class Pipeline:
                 ProcessorStats(seat.index, seat.processor.outstanding, seat.before[0] + seat.processor.successful,
                                seat.before[1] + seat.processor.failed,
                                (seat.before[2] + seat.processor.busy_ns) / 1e9) for seat in topology.seats),
-            producers=tuple(producer.stats() for producer in self._producers),
+            producers=tuple(producer.stats() for producer in self._wsengine_producers),
         )
 
     def __reduce__(self) -> str:

@@ -36,6 +36,7 @@ cdef class Processor:
     cdef int turn                    # source to look at first; its thread
 
     cdef void park(self, uint32_t seen) noexcept nogil
+    cdef bint spin(self, uint32_t seen) noexcept nogil
     cdef Py_ssize_t claim(self)
     cdef Py_ssize_t claim_inbox(self, object inbox)
     cdef Py_ssize_t demand(self, uint64_t ready)

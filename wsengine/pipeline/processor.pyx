@@ -81,22 +81,30 @@ cdef class Processor:
                 return
             else:
                 with nogil:
+                    crew.account.c.wake_resting()
                     self.park(seen)
 
     cdef void park(self, uint32_t seen) noexcept nogil:
-        """Wait for work; with `spin`, look for it a while first."""
+        """Wait for work; with `spin`, look for it a while first. Woken early, look a moment for what the reader reads."""
         cdef int64_t until
-        if self.crew.spin_ns:
-            until = monotonic_ns() + self.crew.spin_ns
-            while monotonic_ns() < until:
-                if self.crew.parker.c.changed(seen):
-                    self.crew.parker.c.leave()
-                    return
-        self.crew.parker.c.wait(seen, SLICE_NS)
+        if not self.spin(seen):
+            self.crew.parker.c.wait(seen, SLICE_NS)
         if self.crew.parker.c.foretold():
             until = monotonic_ns() + SOON_NS
             while self.crew.parker.c.foretold() and not self.crew.ring_ready() and monotonic_ns() < until:
                 sched_yield()                    # the reader may have been on this core
+
+    cdef bint spin(self, uint32_t seen) noexcept nogil:
+        """Look for a wake for as long as `spin` says; True if it came, and the parker has been left."""
+        cdef int64_t until
+        if self.crew.spin_ns == 0:
+            return False
+        until = monotonic_ns() + self.crew.spin_ns
+        while monotonic_ns() < until:
+            if self.crew.parker.c.changed(seen):
+                self.crew.parker.c.leave()
+                return True
+        return False
 
     def take_over(self, reason) -> tuple:
         """Acknowledge what this processor has in hand, because it is dead or stuck; see Chunk.take_over."""
