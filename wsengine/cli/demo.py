@@ -222,6 +222,7 @@ class Demo:
         deadline = time.monotonic() + PATIENCE
         while not self._retry.resting.wait(TICK) and time.monotonic() < deadline:
             self._feed.cut(PATIENCE)  # again, if it was connecting at that moment
+        self._feed.log()  # a server that has ended by itself is told as such, and not by an empty sum
         return self._feed.stop()
 
     def _until_handled(self) -> None:
