@@ -749,7 +749,7 @@ def test_a_reader_that_rests_delivers_and_answers_and_costs_no_cpu():
         assert engine.claim(4000) == payloads
         assert cpu_of_half_a_second() < 0.1
         assert not engine.controls[0].paused
-        engine.account.release(0, 8 * MIB)        # and rings the bell of the reader
+        engine.account.release(0, 8 * MIB)        # and wakes the reader, if it rests just then
         peer.send(wire(payloads))
         assert engine.claim(4000) == payloads
 

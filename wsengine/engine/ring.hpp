@@ -474,7 +474,7 @@ class Account {
 
  private:
   void ring_all(Atomic<std::uint64_t>& waiting) {
-    std::uint64_t doors = waiting.exchange(0, WS_ORDER(starve_take, acq_rel));  // pairs with starve_set
+    std::uint64_t doors = waiting.exchange(0, WS_ORDER(starve_take, acq_rel));  // pairs with starve_set, rest_set
     for (unsigned door = 0; doors; ++door, doors >>= 1) {
       Doorbell* bell = doors & 1 ? doors_[door].load(WS_ORDER(account_door, relaxed)) : nullptr;
       if (bell) bell->ring();
@@ -483,7 +483,7 @@ class Account {
 
   alignas(kLine) Atomic<std::uint64_t> level_;    // messages << 40 | bytes; every thread that charges or releases
   alignas(kLine) Atomic<std::uint64_t> starved_;  // a bit a door: its source sleeps; sources set, releases take
-  Atomic<std::uint64_t> resting_;                 // the same of sources that rest, for a while
+  Atomic<std::uint64_t> resting_;                 // the same of sources that rest; they set, releases and consumers take
   alignas(kLine) const std::uint64_t max_messages_;
   const std::uint64_t max_bytes_;
   Atomic<Doorbell*> doors_[kDoors];  // the control plane, at a source's start and end; releases read

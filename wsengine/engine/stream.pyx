@@ -14,7 +14,7 @@ from libcpp.atomic cimport memory_order_acquire, memory_order_relaxed
 from wsengine.engine.control cimport Control, ControlBlock
 from wsengine.engine.frames cimport (OP_CLOSE, STEP_CLOSE, STEP_FAIL, STEP_MESSAGE, STEP_MORE, STEP_PIECE, STEP_PING,
                                      STEP_PONG, MaskKeys, Parsed, Step, between_messages, mask_keys_start, parse,
-                                     parser_start, whole_message)
+                                     parse_any, parser_start, whole_message)
 from wsengine.engine.output cimport (Output, frames_free, output_close, output_drop, output_pong, output_shut, output_take,
                                      output_write)
 from wsengine.engine.ring cimport Arrival, CAccount, CParker, CRing, Descriptor, Slab, SlabPool, monotonic_ns
@@ -136,15 +136,19 @@ cdef inline void begin_arrival(Wire* wire, Intake* intake, Arrival* arrival, Sla
     arrival.index = wire.index
 
 
-cdef inline void stage(Wire* wire, Intake* intake, const Arrival* arrival, const uint8_t* data, uint64_t size,
-                       uint8_t opcode) noexcept nogil:
-    """Stage one message; its slab is `here`, or comes with a reference of its own."""
-    cdef Descriptor* one = &intake.batch[intake.staged]
+cdef inline void describe(Descriptor* one, const Arrival* arrival, uint32_t ordinal, const uint8_t* data, uint64_t size,
+                          uint8_t opcode) noexcept nogil:
     one.data = data
     one.arrival = arrival
     one.size = <uint32_t>size
-    one.ordinal = <uint32_t>(wire.sequence - arrival.sequence)
+    one.ordinal = ordinal
     one.opcode = opcode
+
+
+cdef inline void stage(Wire* wire, Intake* intake, const Arrival* arrival, const uint8_t* data, uint64_t size,
+                       uint8_t opcode) noexcept nogil:
+    """Stage one message; its slab is `here`, or comes with a reference of its own."""
+    describe(&intake.batch[intake.staged], arrival, <uint32_t>(wire.sequence - arrival.sequence), data, size, opcode)
     wire.sequence += 1
     intake.credit -= 1
     intake.staged += 1
@@ -169,11 +173,7 @@ cdef size_t stage_whole(Wire* wire, Intake* intake, const uint8_t* data, size_t 
             break
         if n & 1 == 0:                # two slots fill a line
             intake.ring.fetch(place + n)
-        one.data = data + at + head
-        one.arrival = arrival
-        one.size = <uint32_t>(used - head)
-        one.ordinal = ordinal + n
-        one.opcode = data[at] & 0x0F
+        describe(one, arrival, ordinal + n, data + at + head, used - head, data[at] & 0x0F)
         heads += head
         at += used
         one += 1
@@ -359,7 +359,9 @@ cdef bint parse_bytes(Wire* wire, Intake* intake, const uint8_t* data, size_t si
                 at += used
                 if used:
                     continue
-        step = parse(&wire.parser, data + at, size - at, &parsed)
+            step = parse_any(&wire.parser, data + at, size - at, &parsed)
+        else:
+            step = parse(&wire.parser, data + at, size - at, &parsed)
         at += parsed.consumed
         if step == STEP_MORE:
             continue
