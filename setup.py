@@ -22,6 +22,7 @@ MODULES = [
     "wsengine.engine.control",
     "wsengine.engine.output",
     "wsengine.engine.stream",
+    "wsengine.engine.reader",
     "wsengine.engine.receiver",
     "wsengine.engine.keepalive",
     "wsengine.pipeline.chunk",

@@ -6,7 +6,9 @@
 #define WSENGINE_TESTS_MODEL_MODELS_HPP
 
 #include "platform.hpp"
+#include "parker.hpp"
 #include "ring.hpp"
+#include "slab.hpp"
 
 namespace wsengine {
 namespace model {
@@ -269,6 +271,121 @@ struct MailboxModel : Model<MailboxModel, 3, Inbox> {
     }
   }
   void check() { RL_ASSERT(state->stack.empty()); }
+};
+
+// ---------------------------------------------------------------------------------------------------------------- Lead
+// A reader lends its loop to the one processor, at any moment, and takes it back. A peer sends two messages, a user pushes
+// one into an inbox and asks one question of the loop: all four are seen to, whoever sleeps in between, and without help
+// from the clock. One thread at a time is in the loop, whose state is plain.
+struct Lent : Workshop {
+  static constexpr int kAll = 4;
+  Lead lead;
+  Doorbell bell;
+  Ring<int> inbox{2};
+  Stack<Letter> questions;
+  Letter letters[2];
+  Plain<int> stopping;
+  int done = 0, read = 0;
+  Sleepers waiting;  // for `done` or `read`
+  Lent() {
+    time_passes() = rl::rand(2);
+    WS_WRITE(stopping, 0);
+    bell.set_lead(&lead);
+    lead.set_loop([](void* lent, Parker*, std::uint32_t seen, std::int64_t) { static_cast<Lent*>(lent)->run_lent(seen); },
+                  this);
+    parker.set_bell(&bell);
+  }
+  void await(const int& figure, int least) {
+    rl::ctx().sched();
+    while (figure < least) waiting.park();
+  }
+  void advance(int& figure, int n) {
+    rl::ctx().sched();
+    figure += n;
+    waiting.wake(8);
+  }
+  void ask(Letter& letter, int text) {
+    WS_WRITE(letter.text, text);
+    questions.push(&letter);
+    bell.ring();
+  }
+  void see_to(int n) {
+    advance(done, n);
+    if (done != kAll) return;
+    stop.store(1, rl::mo_relaxed, RL_INFO);
+    parker.notify_all();
+    ask(letters[1], 1);
+  }
+  void round(bool lent) {
+    const int values[2] = {0, 0};
+    const unsigned arrived = bell.wire().poll();
+    const bool rang = bell.wire().raised();
+    if (rang) bell.answer();
+    RL_ASSERT(ring.push(values, arrived) == arrived);
+    if (arrived != 0 && !lent) parker.notify();
+    advance(read, static_cast<int>(arrived));
+    for (Letter* letter = rang ? questions.take_in_order() : nullptr; letter; letter = WS_READ(letter->next)) {
+      if (WS_READ(letter->text)) WS_WRITE(stopping, 1);
+      else see_to(1);
+    }
+  }
+  void run() {
+    while (!WS_READ(stopping)) {
+      round(false);
+      if (WS_READ(stopping) || rl::rand(2)) continue;
+      bell.hand_over(false);
+      parker.notify();
+      lead.stand_by();
+    }
+  }
+  void run_lent(std::uint32_t seen) {
+    while (!WS_READ(stopping) && !parker.changed(seen) && !ring.ready()) round(true);
+    bell.hand_over(WS_READ(stopping) || rl::rand(2));
+  }
+  template <class Handle> void process_both(Handle handle) {
+    for (;;) {
+      parker.arrive();
+      int values[2];
+      const std::uint32_t n = ring.pop(values, 1), pushed = inbox.pop(values, 1);
+      if (n != 0) handle();
+      if (n + pushed != 0) {
+        see_to(static_cast<int>(n + pushed));
+        continue;
+      }
+      if (Workshop::stopping()) return;
+      const std::uint32_t seen = parker.prepare();
+      if (ring.ready() || inbox.ready() || Workshop::stopping() || parker.wait_in_poll(seen, 0)) parker.leave();
+      else parker.wait(seen, -1);
+    }
+  }
+};
+// `Stuck`: no handler returns before all that the peer sends has been read. Then time must pass.
+template <bool Stuck> struct LeadModel : Model<LeadModel<Stuck>, 4, Lent> {
+  void thread(unsigned index) {
+    Lent& l = *this->state;
+    if (index == 0) return l.run();
+    if (index == 1) return l.process_both([&l] { if (Stuck) l.await(l.read, 2); });
+    if (index == 2) return send(l);
+    use(l);
+  }
+  void send(Lent& l) {
+    if (Stuck) time_passes() = true;
+    l.bell.wire().arrive();
+    l.await(l.done, Stuck ? 0 : static_cast<int>(rl::rand(4)));
+    l.bell.wire().arrive();
+  }
+  void use(Lent& l) {
+    const int value = 0;
+    const bool first = rl::rand(2);
+    if (first) l.ask(l.letters[0], 0);
+    l.inbox.push(&value, 1);
+    l.parker.notify();
+    if (!first) l.ask(l.letters[0], 0);
+  }
+  void check() {
+    Lent& l = *this->state;
+    RL_ASSERT(!l.ring.ready() && !l.inbox.ready() && l.questions.empty());
+  }
 };
 
 // ------------------------------------------------------------------------------------------------------------- Account

@@ -14,7 +14,9 @@ void pause_after_claim();
 }
 #define WS_PAUSE(point) pause_##point()
 
+#include "parker.hpp"
 #include "ring.hpp"
+#include "slab.hpp"
 
 #include <algorithm>
 #include <chrono>

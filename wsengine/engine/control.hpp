@@ -7,7 +7,7 @@
 #ifndef WSENGINE_CONTROL_HPP
 #define WSENGINE_CONTROL_HPP
 
-#include "ring.hpp"
+#include "stack.hpp"
 
 namespace wsengine {
 

@@ -2,7 +2,7 @@
 #ifndef WSENGINE_MAIL_HPP
 #define WSENGINE_MAIL_HPP
 
-#include "ring.hpp"
+#include "stack.hpp"
 
 namespace wsengine {
 

@@ -1,20 +1,49 @@
-# The design page of ring: what Cython sees of ring.hpp, and the objects that own its structures.
+# The design page of ring: what Cython sees of the engine's concurrent headers, and the objects that own their structures.
 #
-# Belongs here: declarations of ring.hpp and owners of its heap-allocated structures (a cdef class is only 16-byte
-# aligned, so they are never members by value). Does not: sockets, frames, Python messages. The reasons for every memory
-# order stand in ring.hpp.
+# Belongs here: declarations of those headers (atomic.hpp lists them) and owners of their heap-allocated structures (a
+# cdef class is only 16-byte aligned, so they are never members by value). Does not: sockets, frames, Python messages. The
+# reasons for every memory order stand in the headers.
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libcpp cimport bool as cbool
 
-cdef extern from "ring.hpp" namespace "wsengine" nogil:
+cdef extern from "atomic.hpp" namespace "wsengine" nogil:
     int64_t monotonic_ns()
 
+cdef extern from "lead.hpp" namespace "wsengine" nogil:
+    ctypedef void (*Loop "wsengine::Lead::Loop")(void* context, CParker* parker, uint32_t seen, int64_t spin_ns) noexcept nogil
+
+    cppclass CLead "wsengine::Lead":
+        CLead() except +
+        void set_loop(Loop loop, void* context)
+        void set_lent(cbool lent)
+        cbool lent()
+        void stand_by()
+        uint32_t turns()
+
+cdef extern from "doorbell.hpp" namespace "wsengine" nogil:
+    cppclass BellWire:
+        int fd()
+        void shut()
+        void wait(int ms)
+
+    cppclass CDoorbell "wsengine::Doorbell":
+        CDoorbell() except +
+        void ring()
+        void answer()
+        BellWire& wire()
+        void set_lead(CLead* lead)
+        CLead* lead()
+        void hand_over(cbool call)
+
+cdef extern from "parker.hpp" namespace "wsengine" nogil:
     cppclass CParker "wsengine::Parker":
         CParker() except +
         uint32_t prepare()
         void leave()
         cbool changed(uint32_t seen)
         void wait(uint32_t seen, int64_t ns)
+        cbool wait_in_poll(uint32_t seen, int64_t spin_ns)
+        void set_bell(CDoorbell* bell)
         void arrive()
         cbool notify()
         void notify_all()
@@ -23,17 +52,7 @@ cdef extern from "ring.hpp" namespace "wsengine" nogil:
         cbool foretold()
         uint32_t waiters()
 
-    cppclass CDoorbell "wsengine::Doorbell":
-        CDoorbell() except +
-        void ring()
-        void answer()
-        BellWire& wire()
-
-    cppclass BellWire:
-        int fd()
-        void shut()
-        void wait(int ms)
-
+cdef extern from "account.hpp" namespace "wsengine" nogil:
     cppclass CAccount "wsengine::Account":
         CAccount(uint64_t max_messages, uint64_t max_bytes) except +
         @staticmethod
@@ -55,6 +74,7 @@ cdef extern from "ring.hpp" namespace "wsengine" nogil:
         uint64_t max_messages()
         uint64_t max_bytes()
 
+cdef extern from "slab.hpp" namespace "wsengine" nogil:
     cppclass Slab:
         uint64_t capacity
         uint8_t* data()
@@ -83,6 +103,7 @@ cdef extern from "ring.hpp" namespace "wsengine" nogil:
         uint32_t ordinal
         uint32_t opcode
 
+cdef extern from "ring.hpp" namespace "wsengine" nogil:
     cppclass CRing "wsengine::Ring<wsengine::Descriptor>":
         CRing(uint32_t capacity) except +
         uint32_t capacity()
@@ -111,9 +132,12 @@ cdef class Door:
     cdef unsigned int number          # ours in the account
 
 cdef class Ring:
-    # The slab ring of one reader: descriptors pushed by that reader only, claimed by any processor.
+    # The slab ring of one reader, with what its processors need to know of it: descriptors are pushed by whoever runs the
+    # reader's loop, claimed by any processor.
     cdef CRing* c                     # set in __cinit__, never changed
     cdef SlabPool* pool               # the same
+    cdef CLead* lead                  # the same
+    cdef CDoorbell* bell              # the same
     cdef readonly Account account
     cdef readonly Parker parker       # notified after a push
     cdef int fill(self, Descriptor* one, const uint8_t[::1] view) except -1

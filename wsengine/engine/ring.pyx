@@ -1,6 +1,6 @@
-"""Owners of the lock-free structures of ring.hpp: `Parker`, `Account` and `Ring`.
+"""Owners of the engine's lock-free structures: `Parker`, `Account`, `Door` and `Ring`.
 
-What happens inside them, and why each memory order is what it is, stands in ring.hpp. Their Python faces are for the
+What happens inside them, and why each memory order is what it is, stands in their headers (atomic.hpp lists them). Their Python faces are for the
 control plane, for tests and for benchmarks; the hot paths use the C++ objects behind them.
 """
 cimport cython
@@ -167,6 +167,11 @@ cdef class Ring:
         self.parker = parker
         self.pool = new SlabPool(slab_bytes, SPARE_BYTES // <uint32_t>slab_bytes, account.c)
         self.c = new CRing(capacity)
+        self.lead = new CLead()
+        self.bell = new CDoorbell()
+        self.bell.set_lead(self.lead)
+        if self.bell.wire().fd() < 0:
+            raise OSError("no descriptor for a reader's bell; raise the limit of open files")
 
     def __dealloc__(self):
         cdef Descriptor one
@@ -175,6 +180,8 @@ cdef class Ring:
                 SlabPool.drop(one.arrival.slab, 1)
             del self.c
         del self.pool
+        del self.bell
+        del self.lead
 
     @property
     def capacity(self) -> int:

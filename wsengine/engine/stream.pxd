@@ -90,6 +90,7 @@ cdef struct Intake:            # the reader's own, shared by its connections
     Arrival* arrival           # of that
     uint64_t credit            # messages that may still be staged before the account is asked again
     uint32_t pushed            # since the last notify
+    cbool lent                 # read by a processor, which looks for messages itself: nobody needs to be notified
     MaskKeys keys
     int64_t now                # of the read under way
     void* notes                # receiver: where pings and pongs are noted

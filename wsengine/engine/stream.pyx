@@ -118,7 +118,8 @@ cdef void intake_settle(Intake* intake) noexcept nogil:
     flush(intake)
     if intake.pushed:
         intake.pushed = 0
-        intake.parker.notify()
+        if not intake.lent:
+            intake.parker.notify()
 
 
 cdef inline bint has_credit(Intake* intake) noexcept nogil:

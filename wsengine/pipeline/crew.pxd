@@ -24,5 +24,6 @@ cdef class Crew:
     cdef atomic[int]* askers         # threads that wait for demand; they plus and minus
     cdef object handler, chunk_handler, prepare, on_failed   # callbacks, None where there is none
     cdef object log_failure
+    cdef choose_lead(self)
     cdef bint ready(self)
     cdef bint ring_ready(self) noexcept nogil

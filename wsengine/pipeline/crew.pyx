@@ -51,10 +51,21 @@ cdef class Crew:
         """Add a slab ring as a source; `origin` knows its connections. Before the processors start."""
         self.rings.append((ring, origin, transformer))
         self.slabbed.push_back(ring.c)
+        self.choose_lead()
 
     def add_inbox(self, inbox) -> None:
         """Add an inbox of messages as a source. Before the processors start."""
         self.inboxes.append(inbox)
+
+    cdef choose_lead(self):
+        """Have the one processor, when idle, run the loop of the one reader (lead.hpp). With several, whoever led would
+        leave other readers unread, or other processors asleep behind it."""
+        cdef bint lent = self.concurrency == 1 and len(self.rings) == 1
+        cdef Ring ring
+        for entry in self.rings:
+            ring = (<tuple>entry)[0]
+            ring.lead.set_lent(lent)
+            self.parker.c.set_bell(ring.bell if lent else NULL)
 
     cdef bint ready(self):
         if self.ring_ready():

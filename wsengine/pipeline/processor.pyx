@@ -85,8 +85,12 @@ cdef class Processor:
                     self.park(seen)
 
     cdef void park(self, uint32_t seen) noexcept nogil:
-        """Wait for work; with `spin`, look for it a while first. Woken early, look a moment for what the reader reads."""
+        """Wait for work: in the reader's place, if it lends that; else asleep, with `spin` awake for a while. Woken early,
+        look a moment for what the reader reads."""
         cdef int64_t until
+        if self.crew.parker.c.wait_in_poll(seen, self.crew.spin_ns):
+            self.crew.parker.c.leave()
+            return
         if not self.spin(seen):
             self.crew.parker.c.wait(seen, SLICE_NS)
         if self.crew.parker.c.foretold():

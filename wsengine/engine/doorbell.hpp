@@ -1,0 +1,92 @@
+// doorbell.hpp: how whoever runs a reader's loop is woken out of its poll. What it then finds is not known here.
+#ifndef WSENGINE_DOORBELL_HPP
+#define WSENGINE_DOORBELL_HPP
+
+#include "lead.hpp"
+
+#ifndef WS_MODEL
+#include <cerrno>
+#include <poll.h>
+#include <unistd.h>
+#ifdef __linux__
+#include <sys/eventfd.h>
+#else
+#include <fcntl.h>
+#endif
+#endif
+
+namespace wsengine {
+
+#ifndef WS_MODEL
+class BellWire {  // eventfd where there is one, a pipe elsewhere
+ public:
+  BellWire() {
+#ifdef __linux__
+    read_ = write_ = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+#else
+    int ends[2] = {-1, -1};
+    if (pipe(ends) == 0)
+      for (int end : ends) fcntl(end, F_SETFL, O_NONBLOCK), fcntl(end, F_SETFD, FD_CLOEXEC);
+    read_ = ends[0];
+    write_ = ends[1];
+#endif
+  }
+  ~BellWire() { shut(); }
+  int fd() const { return read_; }
+  void shut() {  // nobody waits any more; a late raise() finds no descriptor, which is what it should find
+    if (read_ >= 0) ::close(read_);
+    if (write_ >= 0 && write_ != read_) ::close(write_);
+    read_ = write_ = -1;
+  }
+  void raise() {
+    std::uint64_t one = 1;
+    while (::write(write_, &one, sizeof one) < 0 && errno == EINTR) {}
+  }
+  void wait(int ms) {  // until it is raised; may return early
+    pollfd one{read_, POLLIN, 0};
+    ::poll(&one, 1, ms);
+  }
+  void lower() {
+    std::uint64_t count;
+    while (::read(read_, &count, sizeof count) < 0 && errno == EINTR) {}
+  }
+
+ private:
+  int read_, write_;
+};
+#endif
+
+class Doorbell {
+ public:
+  Doorbell() { rung_.store(0, WS_ORDER(bell_init, relaxed)); }
+  // Any thread, after it has published what the reader shall find.
+  void ring() {
+    if (rung_.exchange(1, WS_ORDER(bell_ring, acq_rel)) != 0) return;  // pairs with bell_answer, bell_peek
+    wire_.raise();
+    if (lead_) lead_->summon();  // nobody may be in the poll
+  }
+  // Whoever runs the loop, before it looks.
+  void answer() {
+    wire_.lower();
+    rung_.exchange(0, WS_ORDER(bell_answer, acq_rel));  // pairs with bell_ring: a ring not written is seen by the look
+  }
+  BellWire& wire() { return wire_; }
+
+  // Before there are threads: the loop that this bell wakes may change hands.
+  void set_lead(Lead* lead) { lead_ = lead; }
+  Lead* lead() { return lead_; }
+  // Whoever has run the loop gives it up. No ring is lost: ring() changes `rung_` and then the lead, this the other way
+  // round, so either this finds the bell rung, or the ringer comes after it and finds the lead free.
+  void hand_over(bool call) {
+    lead_->give(call);
+    if (!call && rung_.fetch_add(0, WS_ORDER(bell_peek, release)) != 0) lead_->summon();  // pairs with bell_ring
+  }
+
+ private:
+  Atomic<std::uint32_t> rung_;  // 1: written and not yet answered; both sides
+  BellWire wire_;
+  Lead* lead_ = nullptr;  // set before there are threads
+};
+
+}  // namespace wsengine
+#endif
