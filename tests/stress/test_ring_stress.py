@@ -1,6 +1,7 @@
-"""The engine's concurrent header under real threads, compiled for speed and with ThreadSanitizer.
+"""The engine's concurrent headers under real threads, compiled for speed and with ThreadSanitizer.
 
-Here belong the build of `ring_stress.cpp`, the variants it is run in and what its figures must show. That orders are as
+Here belong the build of `ring_stress.cpp` and `lead_stress.cpp`, the variants they are run in and what their figures must
+show. That orders are as
 weak as can be is the matter of `tests/model`; here the machine's own caches, scheduler and futex have their say.
 """
 
@@ -23,10 +24,12 @@ MILLIS = 200 * LONG
 pytestmark = [pytest.mark.stress, pytest.mark.timeout(120 * LONG)]
 
 
-def build(folder: Path, flags: list[str], include: Path = ENGINE) -> Path:
-    """Compile the stress program against the header in `include`."""
-    program = folder / "ring_stress"
-    source = HERE / "ring_stress.cpp"
+def build(folder: Path, flags: list[str], include: Path = ENGINE, name: str = "ring_stress") -> Path:
+    """Compile a stress program against the headers in `include`."""
+    if shutil.which("g++") is None:
+        pytest.skip("g++ is not installed: the stress programs need the Debian package g++")
+    program = folder / name
+    source = HERE / f"{name}.cpp"
     command = ["g++", "-std=c++17", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread", f"-I{include}", *flags]
     built = subprocess.run([*command, str(source), "-o", str(program)], capture_output=True, text=True)
     assert built.returncode == 0, built.stderr
@@ -52,10 +55,14 @@ def figures(done: subprocess.CompletedProcess[str]) -> dict[str, int]:
 
 @pytest.fixture(scope="module")
 def programs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The program in each build."""
-    if shutil.which("g++") is None:
-        pytest.skip("g++ is not installed: the stress program needs the Debian package g++")
+    """ring_stress in each build."""
     return {name: build(tmp_path_factory.mktemp(name), flags) for name, flags in BUILDS.items()}
+
+
+@pytest.fixture(scope="module")
+def lead_programs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """lead_stress in each build."""
+    return {name: build(tmp_path_factory.mktemp(name), flags, name="lead_stress") for name, flags in BUILDS.items()}
 
 
 @pytest.mark.parametrize("capacity", [2, 4, 1024])
@@ -85,14 +92,33 @@ def test_a_consumer_stopped_inside_its_claim_holds_back_only_its_own_slots(
     assert figures(run(programs[name], *options)) == {"seed": seed, "rounds": 20 * LONG}
 
 
-def test_thread_sanitizer_sees_an_order_that_is_too_weak(tmp_path: Path, programs: dict[str, Path], seed: int) -> None:
-    header = (ENGINE / "ring.hpp").read_text()
-    assert header.count("WS_ORDER(ring_publish, release)") == 1
-    weak = header.replace("WS_ORDER(ring_publish, release)", "WS_ORDER(ring_publish, relaxed)")
+@pytest.mark.parametrize("name", BUILDS)
+def test_a_loop_that_changes_hands_sees_to_everything(lead_programs: dict[str, Path], seed: int, name: str) -> None:
+    for number in range(seed, seed + 3):
+        counted = figures(run(lead_programs[name], "--millis", 2 * MILLIS, "--seed", number))
+        assert counted["seed"] == number
+        assert counted["sent"] > 0
+        assert counted["pushed"] > 0
+        assert counted["asked"] > 0
+        assert counted["lends"] > 0
+        assert counted["turns"] > 0
+
+
+@pytest.mark.parametrize(
+    ("program", "header", "right", "wrong"),
+    [
+        ("ring_stress", "ring.hpp", "WS_ORDER(ring_publish, release)", "WS_ORDER(ring_publish, relaxed)"),
+        ("lead_stress", "lead.hpp", "if (!take(kFree)) return false;", "take(kFree);"),
+    ],
+    ids=["an order that is too weak", "two threads in the loop"],
+)
+def test_thread_sanitizer_sees(tmp_path: Path, seed: int, program: str, header: str, right: str, wrong: str) -> None:
+    text = (ENGINE / header).read_text()
+    assert text.count(right) == 1
     for path in ENGINE.glob("*.hpp"):
         shutil.copy(path, tmp_path)
-    (tmp_path / "ring.hpp").write_text(weak)
-    done = run(build(tmp_path, BUILDS["tsan"], tmp_path), "--millis", MILLIS, "--seed", seed)
+    (tmp_path / header).write_text(text.replace(right, wrong))
+    done = run(build(tmp_path, BUILDS["tsan"], tmp_path, program), "--millis", MILLIS, "--seed", seed)
     assert "WARNING: ThreadSanitizer: data race" in done.stderr
     assert done.returncode != 0
 
