@@ -28,7 +28,14 @@ class CountMessage(Measured):
 
 
 class CountMessages(Measured):
-    """The same by chunks."""
+    """Counts by chunks. The payloads are bytes by then, whether a handler looks at them or not."""
+
+    def handle_messages(self, messages: list[Message]) -> None:
+        self.tally.messages += len(messages)
+
+
+class TakeMessages(Measured):
+    """Counts by chunks, and takes each payload."""
 
     def handle_messages(self, messages: list[Message]) -> None:
         for message in messages:
@@ -86,7 +93,7 @@ class BusyMessage(Measured):
 
 
 HANDLERS = {
-    ("flood", "message"): CountMessage, ("flood", "messages"): CountMessages,
+    ("flood", "message"): CountMessage, ("flood", "messages"): CountMessages, ("flood", "messages-data"): TakeMessages,
     ("latency", "message"): StampMessage, ("latency", "messages"): StampMessages,
     ("flood", "json"): ParseMessage, ("flood", "json-chunks"): ParseMessages, ("flood", "busy"): BusyMessage,
 }
