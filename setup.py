@@ -21,6 +21,7 @@ MODULES = [
     "wsengine.engine.frames",
     "wsengine.engine.control",
     "wsengine.engine.output",
+    "wsengine.engine.intake",
     "wsengine.engine.stream",
     "wsengine.engine.reader",
     "wsengine.engine.receiver",

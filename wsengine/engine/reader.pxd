@@ -8,8 +8,9 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libcpp cimport bool as cbool
 from libcpp.atomic cimport atomic
 from wsengine.engine.frames cimport Parsed
+from wsengine.engine.intake cimport Intake
 from wsengine.engine.ring cimport CDoorbell, CParker
-from wsengine.engine.stream cimport Intake, Wire
+from wsengine.engine.stream cimport Wire
 
 cdef extern from "mail.hpp" namespace "wsengine" nogil:
     cdef enum Order "wsengine::Order":
@@ -105,7 +106,8 @@ cdef struct Reader:
 
 cdef void free_command(Command* command) noexcept nogil
 # Note pings and pongs, too; for Intake.note_control, with the Reader as its context.
-cdef void note_control(void* context, Wire* wire, bint ping, const Parsed* parsed, int64_t trip) noexcept nogil
+cdef void note_control(void* context, uint32_t index, uint32_t epoch, bint ping, const Parsed* parsed,
+                       int64_t trip) noexcept nogil
 # Milliseconds that the next round may wait at the most; below 0: for ever.
 cdef int patience(Reader* reader) noexcept nogil
 # Wait until something wants a look, and give it one.

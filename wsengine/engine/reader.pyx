@@ -17,10 +17,11 @@ from libc.string cimport memcpy
 from libcpp.atomic cimport memory_order_acquire, memory_order_relaxed, memory_order_release
 from wsengine.engine.control cimport ASK_CLOSE, ASK_IDLE, ASK_PONG, Control
 from wsengine.engine.frames cimport Parsed
+from wsengine.engine.intake cimport intake_settle
 from wsengine.engine.output cimport output_waits
 from wsengine.engine.ring cimport CParker, monotonic_ns
 from wsengine.engine.stream cimport (CAUSE_IDLE, CAUSE_MEMORY, CAUSE_PONG, CAUSE_RELEASED, PHASE_CLOSING, PHASE_ENDING,
-                                     PHASE_OPEN, READ_END, READ_FULL, READ_MORE, Reading, Wire, intake_settle, wire_blame,
+                                     PHASE_OPEN, READ_END, READ_FULL, READ_MORE, Reading, Wire, wire_blame,
                                      wire_close, wire_feed, wire_free, wire_read, wire_write)
 
 
@@ -41,15 +42,18 @@ cdef CNote* note_of(Kind kind, Wire* wire) noexcept nogil:
     return note
 
 
-cdef void note_control(void* context, Wire* wire, bint ping, const Parsed* parsed, int64_t trip) noexcept nogil:
+cdef void note_control(void* context, uint32_t index, uint32_t epoch, bint ping, const Parsed* parsed,
+                       int64_t trip) noexcept nogil:
     """Note a ping or pong for telemetry; beyond a bound they are not noted: they are never a matter of liveness."""
     cdef Reader* reader = <Reader*>context
     cdef CNote* note
     if reader.pending[0].load(memory_order_relaxed) >= NOTES_PENDING:
         return
-    note = note_of(KIND_PING if ping else KIND_PONG, wire)
+    note = note_of(KIND_PING if ping else KIND_PONG, NULL)
     if note == NULL:
         return
+    note.index = index
+    note.epoch = epoch
     note.text_size = <uint8_t>parsed.size
     memcpy(note.text, parsed.payload, parsed.size)
     note.round_trip_ns = trip

@@ -16,11 +16,12 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
 from libcpp.atomic cimport atomic, memory_order_acquire, memory_order_relaxed
 from cpython.bytes cimport PyBytes_FromStringAndSize
+from wsengine.engine.intake cimport intake_start, intake_stop
 from wsengine.engine.reader cimport (KIND_PING, KIND_PONG, ORDER_ADD, ORDER_CLOSE, ORDER_DISCARD, ORDER_RELEASE, ORDER_STOP,
                                      CNote, Command, CommandBox, NoteBox, Order, Poller, Reader, free_command, note_control,
                                      patience, take_round)
 from wsengine.engine.ring cimport CAccount, CParker, Parker, Ring, monotonic_ns
-from wsengine.engine.stream cimport Stream, Wire, intake_start, intake_stop, wire_free
+from wsengine.engine.stream cimport Stream, Wire, wire_free
 from wsengine.errors import ConfigurationError, EngineError
 
 

@@ -7,13 +7,12 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libcpp cimport bool as cbool
 from libcpp.atomic cimport atomic
 from wsengine.engine.control cimport Control
-from wsengine.engine.frames cimport MaskKeys, Parsed, Parser, Step
+from wsengine.engine.frames cimport MaskKeys, Parser
+from wsengine.engine.intake cimport Intake
 from wsengine.engine.output cimport Output
-from wsengine.engine.ring cimport Arrival, CAccount, CParker, CRing, Descriptor, Slab, SlabPool
+from wsengine.engine.ring cimport Arrival, Slab
 
 cdef enum:
-    STAGED = 64                # descriptors pushed at a time
-    CREDIT = 1024              # messages staged between two looks at the account, which other producers share
     GATHER = 2048              # messages pushed before a processor is notified, while the socket has more to read at once
     READS = 4                  # reads of one connection in a row, so that the others get their turn
     DIRECT = 16384             # payload bytes still to come from which on they are read straight into the message
@@ -76,31 +75,8 @@ cdef struct Wire:
     uint8_t text_size
     Wire* next                 # the reader's list
 
-cdef struct Intake:            # the reader's own, shared by its connections
-    CRing* ring
-    CAccount* account
-    CParker* parker
-    SlabPool* pool
-    Slab* slab                 # being filled; holds one reference
-    size_t used                # bytes of it
-    Descriptor batch[STAGED]
-    uint32_t staged
-    uint32_t in_place          # of those, how many lie in `here` and have no reference of their own yet
-    Slab* here                 # what is being parsed
-    Arrival* arrival           # of that
-    uint64_t credit            # messages that may still be staged before the account is asked again
-    uint32_t pushed            # since the last notify
-    cbool lent                 # read by a processor, which looks for messages itself: nobody needs to be notified
-    MaskKeys keys
-    int64_t now                # of the read under way
-    void* notes                # receiver: where pings and pongs are noted
-    void (*note_control)(void* notes, Wire* wire, bint ping, const Parsed* parsed, int64_t round_trip) noexcept nogil
-
 cdef Wire* wire_new(int fd, uint32_t index, uint32_t epoch, Control* control, uint64_t max_size) noexcept nogil
 cdef void wire_free(Wire* wire) noexcept nogil
-cdef bint intake_start(Intake* intake, CRing* ring, CAccount* account, CParker* parker, SlabPool* pool) noexcept nogil
-cdef void intake_stop(Intake* intake) noexcept nogil
-cdef void intake_settle(Intake* intake) noexcept nogil
 
 cdef Reading wire_read(Wire* wire, Intake* intake) noexcept nogil
 cdef bint wire_feed(Wire* wire, Intake* intake, const uint8_t* data, size_t size) noexcept nogil

@@ -9,22 +9,19 @@ from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, strlen
-from libcpp cimport bool as cbool
 from libcpp.atomic cimport memory_order_acquire, memory_order_relaxed
 from wsengine.engine.control cimport Control, ControlBlock
 from wsengine.engine.frames cimport (OP_CLOSE, STEP_CLOSE, STEP_FAIL, STEP_MESSAGE, STEP_MORE, STEP_PIECE, STEP_PING,
-                                     STEP_PONG, MaskKeys, Parsed, Step, between_messages, mask_keys_start, parse,
-                                     parse_any, parser_start, whole_message)
-from wsengine.engine.output cimport (Output, frames_free, output_close, output_drop, output_pong, output_shut, output_take,
+                                     STEP_PONG, MaskKeys, Parsed, Step, between_messages, parse, parse_any, parser_start,
+                                     whole_message)
+from wsengine.engine.intake cimport STAGED, Intake, describe, flush, has_credit, intake_settle, room_in_slab
+from wsengine.engine.output cimport (frames_free, output_close, output_drop, output_pong, output_shut, output_take,
                                      output_write)
-from wsengine.engine.ring cimport Arrival, CAccount, CParker, CRing, Descriptor, Slab, SlabPool, monotonic_ns
+from wsengine.engine.ring cimport Arrival, Descriptor, Slab, SlabPool, monotonic_ns
 
 cdef extern from "<sys/socket.h>" nogil:
     ssize_t recv(int fd, void* data, size_t size, int flags)
     int MSG_DONTWAIT
-
-cdef extern from "<sched.h>" nogil:
-    int sched_yield()
 
 
 # ------------------------------------------------------------------------------------------------------ birth and death
@@ -74,60 +71,7 @@ cdef void wire_blame(Wire* wire, Cause cause, uint16_t code, int error, const ui
         memcpy(wire.text, text, wire.text_size)
 
 
-# ------------------------------------------------------------------------------------------------------------ the intake
-
-cdef bint intake_start(Intake* intake, CRing* ring, CAccount* account, CParker* parker, SlabPool* pool) noexcept nogil:
-    intake.ring = ring
-    intake.account = account
-    intake.parker = parker
-    intake.pool = pool
-    intake.used = intake.staged = intake.in_place = intake.pushed = 0
-    intake.credit = 0
-    intake.here = NULL
-    mask_keys_start(&intake.keys)
-    intake.slab = pool.acquire(0)
-    return intake.slab != NULL
-
-
-cdef void intake_stop(Intake* intake) noexcept nogil:
-    if intake.slab != NULL:
-        SlabPool.drop(intake.slab, 1)
-        intake.slab = NULL
-
-
-cdef void flush(Intake* intake) noexcept nogil:
-    """Push what is staged. There is room: `credit` never exceeds the account's, and the ring holds as much."""
-    cdef uint32_t done = 0
-    if intake.staged == 0:
-        return
-    if intake.in_place:
-        SlabPool.add(intake.here, intake.in_place)
-        intake.in_place = 0
-    intake.account.charge(intake.staged, 0)
-    while True:
-        done += intake.ring.push(intake.batch + done, intake.staged - done)
-        if done == intake.staged:
-            break
-        sched_yield()             # a consumer was preempted between claim and release of just this slot
-    intake.pushed += intake.staged
-    intake.staged = 0
-
-
-cdef void intake_settle(Intake* intake) noexcept nogil:
-    """Push what is staged, and wake one processor if anything was pushed: once a read."""
-    flush(intake)
-    if intake.pushed:
-        intake.pushed = 0
-        if not intake.lent:
-            intake.parker.notify()
-
-
-cdef inline bint has_credit(Intake* intake) noexcept nogil:
-    if intake.credit == 0:
-        flush(intake)
-        intake.credit = min(intake.account.room(), <uint64_t>CREDIT)
-    return intake.credit != 0
-
+# ------------------------------------------------------------------------------------------------------------- staging
 
 cdef inline void begin_arrival(Wire* wire, Intake* intake, Arrival* arrival, Slab* slab) noexcept nogil:
     arrival.slab = slab
@@ -135,15 +79,6 @@ cdef inline void begin_arrival(Wire* wire, Intake* intake, Arrival* arrival, Sla
     arrival.received_ns = intake.now
     arrival.epoch = wire.epoch
     arrival.index = wire.index
-
-
-cdef inline void describe(Descriptor* one, const Arrival* arrival, uint32_t ordinal, const uint8_t* data, uint64_t size,
-                          uint8_t opcode) noexcept nogil:
-    one.data = data
-    one.arrival = arrival
-    one.size = <uint32_t>size
-    one.ordinal = ordinal
-    one.opcode = opcode
 
 
 cdef inline void stage(Wire* wire, Intake* intake, const Arrival* arrival, const uint8_t* data, uint64_t size,
@@ -191,20 +126,6 @@ cdef size_t stage_whole(Wire* wire, Intake* intake, const uint8_t* data, size_t 
 
 
 # ------------------------------------------------------------------------------------------- messages that arrive in parts
-
-cdef Arrival* room_in_slab(Intake* intake, size_t size) noexcept nogil:
-    """Where in the slab being filled an arrival with `size` bytes behind it may lie; NULL if memory is out."""
-    cdef Slab* fresh
-    intake.used = (intake.used + 7) & ~<size_t>7
-    if intake.used + sizeof(Arrival) + size > intake.pool.slab_bytes():
-        fresh = intake.pool.acquire(0)
-        if fresh == NULL:
-            return NULL
-        SlabPool.drop(intake.slab, 1)     # `here` has a reference of its own while it is parsed
-        intake.slab = fresh
-        intake.used = 0
-    return <Arrival*>(intake.slab.data() + intake.used)
-
 
 cdef bint grow_part(Wire* wire, Intake* intake, uint64_t needed, uint64_t announced) noexcept nogil:
     """Give the message in progress room for `needed` bytes, at once for all of `announced` unless that is large."""
@@ -303,7 +224,7 @@ cdef void on_pong(Wire* wire, Intake* intake, const Parsed* parsed) noexcept nog
             wire.control.round_trip_ns.store(trip, memory_order_relaxed)
             wire.control.pong_number.store(number, memory_order_relaxed)
     if intake.note_control != NULL:
-        intake.note_control(intake.notes, wire, False, parsed, trip)
+        intake.note_control(intake.notes, wire.index, wire.epoch, False, parsed, trip)
 
 
 # ------------------------------------------------------------------------------------------------------------- reading
@@ -316,7 +237,7 @@ cdef bint take_step(Wire* wire, Intake* intake, Step step, const Parsed* parsed)
         Control.add(wire.control.pings_heard, 1)
         output_pong(&wire.out, &intake.keys, parsed.payload, parsed.size)
         if intake.note_control != NULL:
-            intake.note_control(intake.notes, wire, True, parsed, -1)
+            intake.note_control(intake.notes, wire.index, wire.epoch, True, parsed, -1)
     elif step == STEP_PONG:
         on_pong(wire, intake, parsed)
     elif step == STEP_CLOSE:
