@@ -15,22 +15,10 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 MODULES = [
-    "wsengine.message",
-    "wsengine.engine.ring",
-    "wsengine.engine.utf8",
-    "wsengine.engine.frames",
-    "wsengine.engine.control",
-    "wsengine.engine.output",
-    "wsengine.engine.intake",
-    "wsengine.engine.stream",
-    "wsengine.engine.reader",
-    "wsengine.engine.receiver",
-    "wsengine.engine.keepalive",
-    "wsengine.pipeline.chunk",
-    "wsengine.pipeline.crew",
-    "wsengine.pipeline.materialiser",
-    "wsengine.pipeline.processor",
-    "wsengine.testing.stamp",
+    "wsengine.message", "wsengine.testing.stamp",
+    *(f"wsengine.engine.{name}" for name in (
+        "ring", "utf8", "frames", "control", "output", "intake", "stream", "reader", "receiver", "keepalive")),
+    *(f"wsengine.pipeline.{name}" for name in ("chunk", "crew", "callbacks", "materialiser", "processor")),
 ]
 
 if sys.platform == "win32":

@@ -1,8 +1,8 @@
 # The design page of processor: the loop that claims chunks, runs the handlers and acknowledges.
 #
-# Belongs here: when and how much to claim, callbacks of a processor, the verdict on each message. Does not: how messages
-# are made (materialiser), who acknowledges them (chunk), threads and their replacement (topology, monitor), sources
-# themselves, the order of a stop (drain). A Processor belongs to its thread; its figures may be read from any.
+# Belongs here: when and how much to claim, and the turn of each callback. Does not: how messages are made (materialiser),
+# what callbacks make of them (callbacks), who acknowledges them (chunk), threads and their replacement (topology,
+# monitor), sources themselves, the order of a stop (drain). A Processor belongs to its thread; its figures may be read from any.
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from wsengine.message cimport Message
 from wsengine.pipeline.chunk cimport Chunk
@@ -20,6 +20,7 @@ cdef class Processor:
     cdef readonly Crew crew
     cdef readonly int index
     cdef readonly object thread_name
+    cdef dict where                  # what telemetry says of it
     cdef Chunk chunk                 # the one in hand, or None
     cdef readonly uint64_t successful, failed   # messages acknowledged so far; its thread
     cdef readonly Py_ssize_t outstanding        # claimed and not acknowledged; its thread
@@ -41,16 +42,8 @@ cdef class Processor:
     cdef Py_ssize_t claim_inbox(self, object inbox)
     cdef Py_ssize_t demand(self, uint64_t ready)
     cdef Py_ssize_t claim_ring(self, tuple source)
-    cdef unusual(self, Py_ssize_t at, list messages, PyObject* result)
     cdef hold(self, list messages, uint64_t size)
     cdef hold_given(self, list messages)
     cdef handle(self)
     cdef look_who_listens(self)
-    cdef Py_ssize_t transform(self, object transformer)
-    cdef bint prepare(self, list messages, Py_ssize_t first)
-    cdef call_each(self, list messages, Py_ssize_t first, object handler)
-    cdef call_watched(self, list messages, Py_ssize_t first, object handler)
-    cdef call_chunk(self, list messages, Py_ssize_t first, object handler)
-    cdef take_results(self, str callback, list messages, Py_ssize_t first, object results)
-    cdef take_result(self, str callback, Py_ssize_t at, Message message, object result)
     cdef settle(self)

@@ -1,0 +1,235 @@
+"""What the user's callbacks make of a chunk: they are called, and their results and exceptions are judged.
+
+Whatever a callback raises fails one message, or the chunk, where it was given the chunk; it is logged, and never leaves
+this file (reference §6.3 with its repairs). What a callback returns must be the messages that it was given, or others that
+belong to nobody, which then take their places.
+"""
+import time
+
+from wsengine import telemetry
+from wsengine.message import Failed
+
+from wsengine.message cimport Message
+from wsengine.pipeline.chunk cimport CHUNK_TAKEN, Chunk
+from wsengine.pipeline.crew cimport Crew
+
+cdef extern from "Python.h":
+    ctypedef struct PyObject:
+        pass
+    ctypedef PyObject* (*vectorcallfunc)(PyObject* callable, PyObject** args, size_t n, PyObject* names)
+    PyObject* PyObject_Vectorcall(PyObject* callable, PyObject** args, size_t n, PyObject* names)
+    vectorcallfunc PyVectorcall_Function(PyObject* callable)
+    bint PyFunction_Check(PyObject* o)
+    PyObject* PyList_GET_ITEM(object list, Py_ssize_t i)
+    list PyList_GetSlice(list whole, Py_ssize_t low, Py_ssize_t high)
+    bint PyMethod_Check(object o)
+    PyObject* PyMethod_GET_FUNCTION(object method)
+    PyObject* PyMethod_GET_SELF(object method)
+    void Py_DECREF(object o)
+
+cdef int raise_pending() except -1:
+    """Let the error that is set already be raised here."""
+    return -1
+
+
+cdef Py_ssize_t transform(Crew crew, Chunk chunk, object transformer):
+    """Replace each message by what the transformer makes of its payload. Those that it fails on are failed, and go
+    to the front of the chunk, where no handler sees them (reference B-19); how many."""
+    cdef Message message, made
+    cdef Py_ssize_t i
+    cdef list messages = chunk.messages, spoiled
+    for i in range(len(chunk.messages)):
+        message = chunk.messages[i]
+        if message.verdict is not None:
+            continue
+        try:
+            result = transformer(message.payload, message.metadata)
+            if not isinstance(result, Message):
+                raise TypeError(f"transformer returned {result!r}; return a Message")
+            made = result
+            if made.holder is not None or made.acked:
+                raise TypeError(f"transformer returned {made!r} again; return a Message of its own for each payload")
+        except BaseException as error:
+            crew.log_failure("transformer", error)
+            message.set_verdict(Failed(error, error))
+            continue
+        made.seq = message.seq
+        made.received_ns = message.received_ns
+        made.connection_index = message.connection_index
+        made.epoch = message.epoch
+        made.opcode = message.opcode
+        made.origin = message.origin
+        made.charged = message.charged
+        if made.details is None:
+            made.details = message.details
+        made.holder = message.holder
+        message.holder = None
+        chunk.messages[i] = made
+    spoiled = [m for m in messages if (<Message>m).verdict is not None]
+    if spoiled:
+        chunk.messages = spoiled + [m for m in messages if (<Message>m).verdict is None]
+        chunk.progress = len(spoiled)
+    return len(spoiled)
+
+
+cdef bint prepare(Crew crew, Chunk chunk, list messages, Py_ssize_t first):
+    """Let `prepare_messages` see the chunk from `first` on; False if that failed it as a whole."""
+    cdef Message message
+    try:
+        prepared = crew.prepare(PyList_GetSlice(messages, first, len(messages)))
+        if prepared is not None:
+            take_results(chunk, "prepare_messages", messages, first, prepared)
+        return True
+    except BaseException as error:
+        crew.log_failure("prepare_messages", error)
+        for message in messages[first:]:
+            message.set_verdict(Failed(error, error))
+        return False
+
+
+cdef call_each(Crew crew, Chunk chunk, list messages, Py_ssize_t first):
+    """The hot loop: the handler once a message, called without the detour over a bound method."""
+    cdef Message message
+    cdef PyObject* args[2]
+    cdef PyObject* function
+    cdef PyObject* result
+    cdef vectorcallfunc call = PyObject_Vectorcall
+    cdef object handler = crew.handler
+    cdef Py_ssize_t i, n = len(messages), bound = 1 if PyMethod_Check(handler) else 0
+    if bound:
+        function = PyMethod_GET_FUNCTION(handler)
+        args[0] = PyMethod_GET_SELF(handler)
+    else:
+        function = <PyObject*>handler
+    if PyFunction_Check(function):           # the interpreter's own: no look at what it returned on the way
+        call = PyVectorcall_Function(function)
+    for i in range(first, n):
+        args[bound] = <PyObject*>PyList_GET_ITEM(messages, i)
+        if chunk.state == CHUNK_TAKEN:       # only a hint here: settle() decides under the lock
+            return
+        result = call(function, args, bound + 1, NULL)
+        if result != args[bound] and result != <PyObject*>None:
+            unusual(crew, chunk, i, messages, result)
+        elif result != NULL:
+            Py_DECREF(<object>result)
+        chunk.progress = i + 1
+
+
+cdef unusual(Crew crew, Chunk chunk, Py_ssize_t at, list messages, PyObject* result):
+    """The handler raised (NULL), or returned something other than its message."""
+    message = <Message>PyList_GET_ITEM(messages, at)
+    try:
+        if result == NULL:
+            raise_pending()
+        returned = <object>result
+        Py_DECREF(returned)
+        take_result(chunk, "handle_message", at, message, returned)
+    except BaseException as error:
+        crew.log_failure("handle_message", error)
+        (<Message>message).set_verdict(Failed(error, error))
+
+
+cdef call_watched(Crew crew, Chunk chunk, list messages, Py_ssize_t first, dict where):
+    """The same with telemetry for each message (reference §7.3)."""
+    cdef Message message
+    cdef Py_ssize_t i, n = len(messages)
+    for i in range(first, n):
+        message = <Message>messages[i]
+        if chunk.state == CHUNK_TAKEN:
+            return
+        about = {**where, "message": message, "telemetry_span_context": object()}
+        started = time.monotonic_ns()
+        telemetry.execute(telemetry.MESSAGE_START, {"system_time": time.time_ns(), "monotonic_time": started}, about)
+        try:
+            result = crew.handler(message)
+            if result is not message and result is not None:
+                take_result(chunk, "handle_message", i, message, result)
+        except BaseException as error:
+            crew.log_failure("handle_message", error)
+            message.set_verdict(Failed(error, error))
+            now = time.monotonic_ns()
+            telemetry.execute(telemetry.MESSAGE_EXCEPTION, {"duration": now - started, "monotonic_time": now},
+                              {**about, **telemetry.exception_metadata(error)})
+        else:
+            now = time.monotonic_ns()
+            telemetry.execute(telemetry.MESSAGE_STOP, {"duration": now - started, "monotonic_time": now},
+                              {**about, "message": messages[i]})
+        chunk.progress = i + 1
+
+
+cdef call_chunk(Crew crew, Chunk chunk, list messages, Py_ssize_t first):
+    """The handler once for the chunk: by raising it fails all that it had not failed by itself."""
+    cdef Message message
+    try:
+        result = crew.chunk_handler(PyList_GetSlice(messages, first, len(messages)))
+        if result is not None:
+            take_results(chunk, "handle_messages", messages, first, result)
+    except BaseException as error:
+        crew.log_failure("handle_messages", error)
+        for message in messages[first:]:
+            if message.verdict is None:
+                message.set_verdict(Failed(error, error))
+    chunk.progress = len(messages)
+
+
+cdef take_results(Chunk chunk, str callback, list messages, Py_ssize_t first, object results):
+    """Put the messages that a callback returned for the chunk in the places of those that it was given."""
+    cdef Py_ssize_t i = 0, n = len(messages) - first
+    if isinstance(results, list) and len(<list>results) == n:
+        while i < n and PyList_GET_ITEM(results, i) == PyList_GET_ITEM(messages, first + i):
+            i += 1
+        if i == n:                           # those that it was given, as most callbacks do
+            return
+        if {id(one) for one in results} == {id(messages[at]) for at in range(first, len(messages))}:
+            return                           # the same in another order: each stays in its place
+    if not isinstance(results, list) or len(results) != n or not all([isinstance(one, Message) for one in results]):
+        raise TypeError(f"{callback} returned {type(results).__name__} "
+                        f"{f'of {len(results)} ' if isinstance(results, list) else ''}for {n} messages; return the "
+                        "list of as many Messages, or None")
+    for i in range(n):
+        take_result(chunk, callback, first + i, messages[first + i], results[i])
+
+
+cdef take_result(Chunk chunk, str callback, Py_ssize_t at, Message message, object result):
+    """Put another Message in the place of the one that the callback was given."""
+    cdef Message other
+    if result is message:
+        return
+    if not isinstance(result, Message):
+        raise TypeError(f"{callback} returned {result!r}; return a Message, or None for the one it was given")
+    other = result
+    if other.holder is not None or other.acked:
+        raise TypeError(f"{callback} returned {other!r}, which belongs to another place; return the message it was given, "
+                        "or a new one")
+    with chunk.lock:
+        other.holder = message.holder        # None, if it has been acknowledged already
+        message.holder = None
+    other.charged = message.charged
+    chunk.messages[at] = other
+
+
+cdef call_handle_failed(Crew crew, Chunk chunk, list places):
+    """Let `handle_failed` see those at these places of the chunk before they are acknowledged. It may change their
+    data and acknowledgement or put others in place, and cannot make them succeed (reference §6.2)."""
+    cdef Message message
+    cdef list messages = chunk.messages
+    cdef list failed = [messages[at] for at in places]
+    if crew.on_failed is None:
+        return
+    about = {"topology_name": crew.name, "messages": list(failed)}
+    before = [(<Message>m).verdict for m in failed]
+    try:
+        with telemetry.span(telemetry.HANDLE_FAILED, about):
+            result = crew.on_failed(list(failed))
+        if result is not None and (not isinstance(result, list) or len(result) != len(failed) or not all(
+                [isinstance(one, Message) for one in result])):
+            raise TypeError(f"handle_failed returned {result!r}; return the list of as many Messages, or None")
+        if result is not None and {id(one) for one in result} != {id(one) for one in failed}:
+            for at, one in zip(places, result):
+                take_result(chunk, "handle_failed", at, messages[at], one)
+    except BaseException as error:
+        crew.log_failure("handle_failed", error)
+    for at, verdict in zip(places, before):
+        message = messages[at]
+        if message.verdict is None:
+            message.set_verdict(verdict)
