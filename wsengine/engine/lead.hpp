@@ -22,7 +22,8 @@ class Parker;
 //   processor  free -> held (takes)   held, deep -> free or called (gives)
 //   anyone     free -> called (summons)
 //
-// The loop and all that belongs to it are plain data of whoever runs it: taking and giving carry them over.
+// The loop and all that belongs to it are plain data of whoever runs it: taking and giving carry them over. Where other
+// files say "the reader" of such data, they mean that thread.
 class Lead {
  public:
   using Loop = void (*)(void* context, Parker* parker, std::uint32_t seen, std::int64_t spin_ns);

@@ -2,7 +2,7 @@
 #
 # Belongs here: queues of masked frames, who overtakes whom, what is sent of the first, what a Close means for those behind
 # it. Does not: the wire format (frames), when to write (receiver), what a frame received asks for (stream). An Output
-# belongs to the reader thread; other threads hand frames in by an Outbox, which is lock-free.
+# belongs to the thread that has the lead (lead.hpp); other threads hand frames in by an Outbox, which is lock-free.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libcpp cimport bool as cbool
 from wsengine.engine.frames cimport MaskKeys

@@ -1,8 +1,9 @@
 # The design page of stream: one connection's bytes, from its socket to the ring.
 #
 # Belongs here: non-blocking reads, buffers, what each parsed step does to the connection. Does not: when to read or write
-# (receiver), what goes out and in which order (output), the wire format (frames), who decides to connect (websocket). After registration all of a
-# Wire belongs to the reader thread; what others may touch is its Control.
+# (reader), how messages come into the ring (intake), what goes out and in which order (output), the wire format (frames),
+# who decides to connect (websocket). After registration all of a Wire belongs to the thread that has the lead (lead.hpp);
+# what others may touch is its Control.
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libcpp cimport bool as cbool
 from libcpp.atomic cimport atomic

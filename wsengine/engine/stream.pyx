@@ -1,7 +1,7 @@
 """One connection's bytes: from the socket through the parser into slabs and the ring.
 
-All functions run without the GIL in the reader thread, never block, and report to the receiver what became of the call.
-When to read and write is the receiver's matter, the wire format that of `frames`. Payloads are parsed where they were
+All functions run without the GIL in whatever thread has the lead (lead.hpp), never block, and report what became of the
+call. When to read and write is the reader's matter, the wire format that of `frames`. Payloads are parsed where they were
 received; only messages cut by a read, or fragmented, are gathered, large ones by reading straight into their memory.
 """
 cimport cython
