@@ -1,7 +1,7 @@
 """What one connection has still to send: masked frames, control frames before data frames, nothing after a Close.
 
-All functions run without the GIL, in the thread that has the lead (lead.hpp), and never block. A failed write ends the sending, not the
-connection: what the peer sent before it went away is still read to its end.
+All functions run without the GIL, in the thread that has the lead (lead.hpp), and never block. A failed write ends the
+sending, not the connection: what the peer sent before it went away is still read to its end.
 """
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
