@@ -15,7 +15,7 @@ class Parker;
 //
 //   held     somebody runs the loop; at first the reader
 //   deep     the same, a processor, and the reader sleeps until that one gives it up
-//   free     nobody does: a processor may begin, and the reader does if none has by its next look
+//   free     nobody does: a processor may begin, and the reader does if none has between two looks
 //   called   nobody does, and the reader is on its way
 //
 //   reader     held -> free (gives)   free, called -> held (takes)   held -> deep (sinks, while a processor runs it)
@@ -27,7 +27,7 @@ class Parker;
 class Lead {
  public:
   using Loop = void (*)(void* context, Parker* parker, std::uint32_t seen, std::int64_t spin_ns);
-  static constexpr std::int64_t kLook = 2000000;  // ns between looks of a reader that stands by: so long may a peer wait
+  static constexpr std::int64_t kLook = 2000000;  // ns between looks of a reader that stands by: a peer may wait for two
 
   Lead() {
     state_.store(kHeld, WS_ORDER(lead_init, relaxed));
@@ -60,18 +60,16 @@ class Lead {
     if (free == kFree && move(free, kCalled)) word_.bump_and_wake(1);
   }
 
-  // The reader, after it has given the lead up: until it has it again.
+  // The reader, after it has given the lead up: until it has it again. Between two looks a processor that handles quickly
+  // leads many times, so the lead is only taken where none has since the look before.
   void stand_by() {
-    std::uint32_t turns = turns_.load(WS_ORDER(lead_turns, relaxed));
-    for (;;) {
-      const std::uint32_t seen = word_.load();
-      if (take(kCalled)) return;
-      const std::uint32_t now = turns_.load(WS_ORDER(lead_turns, relaxed));
-      const bool deep = now == turns && sink();  // a processor polls, and nothing came all the while
-      turns = now;
+    for (std::uint32_t before = turns() - 1;;) {
+      const std::uint32_t seen = word_.load(), now = turns();
+      const bool still = now == before;
+      if (take(kCalled) || (still && take(kFree))) return;
+      const bool deep = still && sink();  // a processor polls, and nothing came all the while
+      before = deep ? now - 1 : now;      // the one that ends a deep sleep by giving up will be back soon
       word_.wait(seen, deep ? -1 : kLook);
-      // The processor that gave the lead up, and so ended a deep sleep, will be back soon: look again later.
-      if (!deep && take(kFree)) return;
     }
   }
   std::uint32_t turns() const { return turns_.load(WS_ORDER(lead_turns, relaxed)); }  // of processors: a figure
