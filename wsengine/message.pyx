@@ -81,7 +81,8 @@ cdef class Message:
         connection: the connection that it came by, or None.
         connection_index, epoch, seq: which connection of the producer, which of its generations (from 1), and the
             message's number in that generation (from 0). Numbers are given before any drop, so gaps show drops.
-        received_ns: `time.monotonic_ns()` of the read that completed it; 0 for a message made by hand.
+        received_ns: `time.monotonic_ns()` of the read that completed it; 0 for a message made by hand. Where the one
+            processor reads by itself, between its handlers, that may be up to 4 ms after the message came.
 
     A message belongs to one thread at a time. Source: Broadway.Message.
     """

@@ -339,6 +339,7 @@ struct Lent : Workshop {
     }
   }
   void run_lent(std::uint32_t seen) {
+    lead.count_turn();
     while (!WS_READ(stopping) && !parker.changed(seen) && !ring.ready()) round(true);
     bell.hand_over(WS_READ(stopping) || rl::rand(2));
   }

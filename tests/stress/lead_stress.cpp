@@ -115,6 +115,7 @@ struct Engine {
   }
   static void lead_a_while(void* context, Parker* parker, std::uint32_t seen, std::int64_t) {
     Engine& e = *static_cast<Engine*>(context);
+    e.lead.count_turn();
     while (!e.stopping && !parker->changed(seen) && !e.ring.ready()) e.round(true, static_cast<int>(kLost / 1'000'000));
     e.bell.hand_over(e.stopping || e.dice() % 8 == 0);
   }

@@ -34,12 +34,13 @@ struct OutFrame {
 };
 
 struct Control {
-  // ---- set by the supervisor before it publishes the generation, constant within it; nanoseconds, 0: off
-  std::int64_t keepalive_ns = 0;
-  std::int64_t ws_timeout_ns = 0;
-  std::int64_t pong_timeout_ns = 0;
-  std::int64_t close_timeout_ns = 0;
-  std::int64_t started_ns = 0;
+  // ---- set by the supervisor before it publishes the generation, constant within it; nanoseconds, 0: off. Relaxed: the
+  // timer may look at a generation that ends meanwhile, and what it asks then is judged by the reader
+  std::atomic<std::int64_t> keepalive_ns{0};
+  std::atomic<std::int64_t> ws_timeout_ns{0};
+  std::atomic<std::int64_t> pong_timeout_ns{0};
+  std::atomic<std::int64_t> close_timeout_ns{0};
+  std::atomic<std::int64_t> started_ns{0};
 
   // ---- supervisor -> timer and reader. 0: nothing to watch.
   std::atomic<std::uint32_t> epoch{0};  // store release after the constants above; load acquire before reading them
@@ -74,8 +75,9 @@ struct Control {
 
   // The supervisor, with the reader off this connection and the timer not watching it.
   void begin(std::uint32_t generation) {
-    started_ns = monotonic_ns();
-    resume(started_ns);
+    const std::int64_t now = monotonic_ns();
+    started_ns.store(now, std::memory_order_relaxed);
+    resume(now);
     paused.store(0, std::memory_order_relaxed);
     pong_number.store(0, std::memory_order_relaxed);
     ping_number.store(0, std::memory_order_relaxed);
@@ -89,6 +91,9 @@ struct Control {
   void resume(std::int64_t now) {
     heard_ns.store(now, std::memory_order_relaxed);
     resumed_ns.store(now, std::memory_order_relaxed);
+  }
+  void close_within_limit() {
+    close_due_ns.store(monotonic_ns() + close_timeout_ns.load(std::memory_order_relaxed), std::memory_order_relaxed);
   }
   void heard(std::int64_t now) { heard_ns.store(now, std::memory_order_relaxed); }
   // Only the reader adds, so a load and a store make an exact count without a locked instruction.

@@ -14,11 +14,11 @@ cdef extern from "control.hpp" namespace "wsengine" nogil:
 
     cppclass Control:
         Control() except +
-        int64_t keepalive_ns
-        int64_t ws_timeout_ns
-        int64_t pong_timeout_ns
-        int64_t close_timeout_ns
-        int64_t started_ns
+        atomic[int64_t] keepalive_ns
+        atomic[int64_t] ws_timeout_ns
+        atomic[int64_t] pong_timeout_ns
+        atomic[int64_t] close_timeout_ns
+        atomic[int64_t] started_ns
         atomic[uint32_t] epoch
         atomic[int64_t] heard_ns
         atomic[int64_t] resumed_ns
@@ -39,6 +39,7 @@ cdef extern from "control.hpp" namespace "wsengine" nogil:
         void begin(uint32_t epoch)
         void end()
         void resume(int64_t now)
+        void close_within_limit()
         void heard(int64_t now)
         @staticmethod
         void add(atomic[uint64_t]& count, uint64_t n)

@@ -18,10 +18,10 @@ cdef class ControlBlock:
     def begin(self, uint32_t epoch, *, double keepalive, double ws_timeout, double pong_timeout,
               double close_timeout) -> None:
         """Publish a new generation to timer and reader; seconds, 0 is off. The supervisor only."""
-        self.c.keepalive_ns = <int64_t>(keepalive * 1e9)
-        self.c.ws_timeout_ns = <int64_t>(ws_timeout * 1e9)
-        self.c.pong_timeout_ns = <int64_t>(pong_timeout * 1e9)
-        self.c.close_timeout_ns = <int64_t>(close_timeout * 1e9)
+        self.c.keepalive_ns.store(<int64_t>(keepalive * 1e9), memory_order_relaxed)
+        self.c.ws_timeout_ns.store(<int64_t>(ws_timeout * 1e9), memory_order_relaxed)
+        self.c.pong_timeout_ns.store(<int64_t>(pong_timeout * 1e9), memory_order_relaxed)
+        self.c.close_timeout_ns.store(<int64_t>(close_timeout * 1e9), memory_order_relaxed)
         self.c.begin(epoch)
 
     def end(self) -> None:

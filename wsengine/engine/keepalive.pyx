@@ -47,26 +47,26 @@ cdef int64_t ask(Control* control, Schedule* plan, KeepaliveTimer timer, uint32_
 
 
 cdef int64_t watch_silence(Control* control, Schedule* plan, KeepaliveTimer timer, int64_t now) noexcept nogil:
-    cdef int64_t due
-    if not control.ws_timeout_ns:
+    cdef int64_t due, limit = control.ws_timeout_ns.load(memory_order_relaxed)
+    if not limit:
         return NEVER
     if control.paused.load(memory_order_relaxed):
-        return now + control.ws_timeout_ns     # resuming resets the clock, so nothing is due before that
-    due = control.heard_ns.load(memory_order_relaxed) + control.ws_timeout_ns
+        return now + limit                     # resuming resets the clock, so nothing is due before that
+    due = control.heard_ns.load(memory_order_relaxed) + limit
     return due if now < due else ask(control, plan, timer, ASK_IDLE, now)
 
 
 cdef int64_t watch_pong(Control* control, Schedule* plan, KeepaliveTimer timer, int64_t now) noexcept nogil:
     cdef uint32_t oldest = control.pong_number.load(memory_order_relaxed) + 1
-    cdef int64_t due
-    if not control.pong_timeout_ns or oldest > plan.number:
+    cdef int64_t due, limit = control.pong_timeout_ns.load(memory_order_relaxed)
+    if not limit or oldest > plan.number:
         return NEVER
     if control.paused.load(memory_order_relaxed):
-        return now + control.pong_timeout_ns
+        return now + limit
     if plan.number - oldest > 15:
         oldest = plan.number - 15
     due = max(control.ping_sent_ns[oldest % 16].load(memory_order_relaxed),
-              control.resumed_ns.load(memory_order_relaxed)) + control.pong_timeout_ns
+              control.resumed_ns.load(memory_order_relaxed)) + limit
     return due if now < due else ask(control, plan, timer, ASK_PONG, now)
 
 
@@ -74,7 +74,7 @@ cdef int64_t tick(Control* control, Schedule* plan, KeepaliveTimer timer, int64_
     """Do what is due for one connection; returns when something will be due next."""
     # acquire: pairs with Control::begin, so that the generation's constants are seen
     cdef uint32_t epoch = control.epoch.load(memory_order_acquire)
-    cdef int64_t next = NEVER, close_due
+    cdef int64_t next = NEVER, close_due, period = control.keepalive_ns.load(memory_order_relaxed)
     if epoch == 0:
         plan.epoch = 0
         return NEVER
@@ -82,14 +82,14 @@ cdef int64_t tick(Control* control, Schedule* plan, KeepaliveTimer timer, int64_
         plan.epoch = epoch
         plan.number = 0
         plan.asked_ns = now - RETRY_NS
-        plan.ping_ns = control.started_ns + control.keepalive_ns
+        plan.ping_ns = control.started_ns.load(memory_order_relaxed) + period
     close_due = control.close_due_ns.load(memory_order_relaxed)
     if close_due:                              # closing: nothing but its deadline matters
         return close_due if now < close_due else ask(control, plan, timer, ASK_CLOSE, now)
-    if control.keepalive_ns:
+    if period:
         if now >= plan.ping_ns:
             send_ping(control, plan, timer, now)
-            plan.ping_ns += control.keepalive_ns * ((now - plan.ping_ns) // control.keepalive_ns + 1)
+            plan.ping_ns += period * ((now - plan.ping_ns) // period + 1)
         next = plan.ping_ns
     next = min(next, watch_silence(control, plan, timer, now))
     return min(next, watch_pong(control, plan, timer, now))

@@ -44,10 +44,11 @@ class Lead {
   // A processor: run the loop, which ends by giving the lead up; false if it may not.
   bool run(Parker* parker, std::uint32_t seen, std::int64_t spin_ns) {
     if (!take(kFree)) return false;
-    turns_.fetch_add(1, WS_ORDER(lead_turns, relaxed));
     loop_(context_, parker, seen, spin_ns);
     return true;
   }
+  // A processor, within its loop, when it is about to poll: the reader need not take the lead soon.
+  void count_turn() { turns_.fetch_add(1, WS_ORDER(lead_turns, relaxed)); }
   // Whoever has run the loop. `call` the reader, where there is too much to read for one who has messages to handle.
   void give(bool call) {
     const std::uint32_t before = state_.exchange(call ? kCalled : kFree, WS_ORDER(lead_give, release));
@@ -87,7 +88,7 @@ class Lead {
   }
 
   alignas(kLine) Atomic<std::uint32_t> state_;  // as above
-  Atomic<std::uint32_t> turns_;                 // how often a processor has run it; they count, in turn
+  Atomic<std::uint32_t> turns_;                 // how often a processor has polled in it; processors, in turn
   WaitWord word_;                               // the reader sleeps on it
   Loop loop_ = nullptr;                         // set before there are threads, like the next two
   void* context_ = nullptr;

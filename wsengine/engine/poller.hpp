@@ -1,5 +1,5 @@
 // poller.hpp: readiness of descriptors, by epoll on Linux and by poll elsewhere. No policy, no reading, no writing.
-// Level-triggered in both. One thread, the reader, calls everything.
+// Level-triggered in both. Only the thread that has the lead (lead.hpp) calls anything.
 #ifndef WSENGINE_POLLER_HPP
 #define WSENGINE_POLLER_HPP
 

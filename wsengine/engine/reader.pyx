@@ -227,7 +227,7 @@ cdef bint pong_overdue(Control* control, int64_t now) noexcept nogil:
     if newest - oldest > 15:
         oldest = newest - 15
     since = max(control.ping_sent_ns[oldest % 16].load(memory_order_relaxed), control.resumed_ns.load(memory_order_relaxed))
-    return now - since >= control.pong_timeout_ns
+    return now - since >= control.pong_timeout_ns.load(memory_order_relaxed)
 
 
 cdef void hear_ask(Reader* reader, Wire* wire) noexcept nogil:
@@ -235,7 +235,7 @@ cdef void hear_ask(Reader* reader, Wire* wire) noexcept nogil:
     cdef Control* control = wire.control
     cdef uint32_t asks = control.asks.exchange(0, memory_order_acquire)  # pairs with the timer's fetch_or release
     cdef uint32_t index = wire.index, epoch = wire.epoch
-    cdef int64_t now
+    cdef int64_t now, silent
     if asks == 0:
         return
     if asks & (ASK_IDLE | ASK_PONG):
@@ -244,7 +244,8 @@ cdef void hear_ask(Reader* reader, Wire* wire) noexcept nogil:
         if wire == NULL or wire.starved:
             return
     now = monotonic_ns()
-    if asks & ASK_IDLE and now - control.heard_ns.load(memory_order_relaxed) >= control.ws_timeout_ns:
+    silent = now - control.heard_ns.load(memory_order_relaxed)
+    if asks & ASK_IDLE and silent >= control.ws_timeout_ns.load(memory_order_relaxed):
         wire_blame(wire, CAUSE_IDLE, 0, 0, NULL, 0)
         wire_close(wire, &reader.intake.keys, 1001, b"idle timeout", 12)
         end(reader, wire)
@@ -284,7 +285,7 @@ cdef void begin_close(Reader* reader, Wire* wire, Command* command) noexcept nog
     wire_close(wire, &reader.intake.keys, command.code, command.text, command.text_size)
     if wire.phase == PHASE_OPEN:
         wire.phase = PHASE_CLOSING
-        wire.control.close_due_ns.store(monotonic_ns() + wire.control.close_timeout_ns, memory_order_relaxed)
+        wire.control.close_within_limit()
         reader.timer.notify()
     put_out(reader, wire)
 

@@ -11,8 +11,9 @@ cdef enum:
     REST_DEPTH = 1024          # messages that wait in the ring, below which the reader does not rest: many chunks
     REST_MS = 1                # how long a rest lasts at the most: nothing that a peer waits for shall notice it
     FEW = 256                  # messages a round, up to which one thread may read and handle in turn: a chunk
-    QUIET_ROUNDS = 8           # rounds in a row with few messages for an idle processor, after which it may lead
+    CALM_ROUNDS = 8            # rounds with few messages for an idle processor, after which it may lead
     SLICE_MS = 1000            # a processor that leads looks up once a second, as one that is parked does
+    SLICE_NS = 1000000000      # the same
 
 cdef class Receiver:
     cdef Reader* reader

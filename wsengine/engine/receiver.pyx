@@ -71,26 +71,35 @@ cdef void read_loop(Reader* reader) noexcept nogil:
         take_round(reader, patience(reader))
         if not reader.bell.lead().lent() or reader.intake.ring.tail() == tail:
             continue
-        calm_rounds = calm_rounds + 1 if calm(reader, tail) else 0
-        if calm_rounds == QUIET_ROUNDS and not reader.stopping:
+        # one that is not calm undoes two: pings, too, wake the processor, and a message right behind finds it awake
+        calm_rounds = calm_rounds + 1 if calm(reader, tail) else max(calm_rounds - 2, 0)
+        if calm_rounds == CALM_ROUNDS and not reader.stopping:
             calm_rounds = 0
             reader.bell.hand_over(False)
             reader.intake.parker.notify()     # the processor may have asked for the lead before it was free
             reader.bell.lead().stand_by()
 
 
+cdef inline bint has_reason(Reader* reader, CParker* parker, uint32_t seen) noexcept nogil:
+    """Whether a processor that leads has reason to leave the loop."""
+    return reader.stopping or parker.changed(seen) or reader.intake.ring.ready()
+
+
 cdef void lead_a_while(void* context, CParker* parker, uint32_t seen, int64_t spin_ns) noexcept nogil:
-    """A processor's, which has found nothing to do: until it has, or is woken. With `spin` it polls without waiting, for
-    as long as that says."""
+    """A processor's, which has found nothing to do: until it has, or is woken, or a slice is over. With `spin` it polls
+    without waiting, for as long as that says."""
     cdef Reader* reader = <Reader*>context
-    cdef int64_t until = monotonic_ns() + spin_ns
+    cdef int64_t now = monotonic_ns(), begun = now
     cdef int most
+    if not has_reason(reader, parker, seen):
+        reader.bell.lead().count_turn()
     reader.intake.lent = True
-    while not (reader.stopping or parker.changed(seen) or reader.intake.ring.ready()):
+    while not has_reason(reader, parker, seen) and now - begun < SLICE_NS:
         most = patience(reader)
         if most < 0 or most > SLICE_MS:
             most = SLICE_MS
-        take_round(reader, 0 if spin_ns and monotonic_ns() < until else most)
+        take_round(reader, 0 if now - begun < spin_ns else most)
+        now = monotonic_ns()
     reader.intake.lent = False
     reader.bell.hand_over(reader.stopping or reader.again_count != 0 or reader.intake.ring.depth() > FEW)
 

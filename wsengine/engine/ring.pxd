@@ -17,6 +17,7 @@ cdef extern from "lead.hpp" namespace "wsengine" nogil:
         void set_loop(Loop loop, void* context)
         void set_lent(cbool lent)
         cbool lent()
+        void count_turn()
         void stand_by()
         uint32_t turns()
 

@@ -185,7 +185,7 @@ cdef bint gather(Wire* wire, Intake* intake, const Parsed* parsed) noexcept nogi
 
 cdef void end_begins(Wire* wire, Intake* intake) noexcept nogil:
     wire.phase = PHASE_ENDING
-    wire.control.close_due_ns.store(monotonic_ns() + wire.control.close_timeout_ns, memory_order_relaxed)
+    wire.control.close_within_limit()
 
 
 cdef void on_close(Wire* wire, Intake* intake, const Parsed* parsed) noexcept nogil:
