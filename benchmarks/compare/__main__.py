@@ -35,8 +35,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=10_000.0, help="messages a second, of latency only")
     parser.add_argument("--peers", default=",".join(name for name in PEERS if name != OURS_WITH_ONE),
                         help="of " + ", ".join(PEERS))
-    parser.add_argument("--handler", choices=("message", "messages", "messages-data"), default="message",
-                        help="of wsengine: takes payloads and counts; counts chunks; takes payloads by chunks (flood only)")
+    parser.add_argument("--handler", choices=("message", "message-data", "messages", "messages-data"), default="message",
+                        help="of wsengine: one message or a chunk at a time, and for a flood: only counts, or takes each "
+                             "payload, too")
     parser.add_argument("--concurrency", type=positive, default=1, help="processors of wsengine")
     parser.add_argument("--max-demand", type=positive, default=100, help="of wsengine's processors")
     parser.add_argument("--spin", type=float, default=0.0, help="microseconds, of wsengine's processors")
@@ -48,8 +49,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     for name in options.peers:
         if name not in PEERS:
             parser.error(f"--peers: there is no {name!r}; give some of {', '.join(PEERS)}")
-    if options.command == "latency" and options.handler == "messages-data":
-        parser.error("--handler messages-data is for flood; latency looks at each payload anyway: give messages")
+    if options.command == "latency" and options.handler.endswith("-data"):
+        plain = options.handler.removesuffix("-data")
+        parser.error(f"--handler {options.handler} is for flood; latency looks at each payload anyway: give {plain}")
     for name in ("seconds", "rate"):
         if getattr(options, name) <= 0:
             parser.error(f"--{name} {getattr(options, name):g}: give a number above 0")

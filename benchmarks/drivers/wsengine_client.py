@@ -20,7 +20,14 @@ class Measured(Pipeline):
 
 
 class CountMessage(Measured):
-    """Takes each payload as bytes and counts."""
+    """Counts. The payload is bytes by then, whether a handler looks at it or not."""
+
+    def handle_message(self, message: Message) -> None:
+        self.tally.messages += 1
+
+
+class TakeMessage(Measured):
+    """Takes each payload and counts."""
 
     def handle_message(self, message: Message) -> None:
         _ = message.data
@@ -28,7 +35,7 @@ class CountMessage(Measured):
 
 
 class CountMessages(Measured):
-    """Counts by chunks. The payloads are bytes by then, whether a handler looks at them or not."""
+    """Counts by chunks."""
 
     def handle_messages(self, messages: list[Message]) -> None:
         self.tally.messages += len(messages)
@@ -93,7 +100,8 @@ class BusyMessage(Measured):
 
 
 HANDLERS = {
-    ("flood", "message"): CountMessage, ("flood", "messages"): CountMessages, ("flood", "messages-data"): TakeMessages,
+    ("flood", "message"): CountMessage, ("flood", "message-data"): TakeMessage,
+    ("flood", "messages"): CountMessages, ("flood", "messages-data"): TakeMessages,
     ("latency", "message"): StampMessage, ("latency", "messages"): StampMessages,
     ("flood", "json"): ParseMessage, ("flood", "json-chunks"): ParseMessages, ("flood", "busy"): BusyMessage,
 }
