@@ -273,6 +273,23 @@ struct MailboxModel : Model<MailboxModel, 3, Inbox> {
   void check() { RL_ASSERT(state->stack.empty()); }
 };
 
+// ---------------------------------------------------------------------------------------------------------------- Shut
+// Ringers and a loop that ends in their midst: once the bell is shut, nobody writes to what may be another's descriptor.
+struct alignas(kLine) Hung {  // aligned so that Relacy's own `new` is not asked for it
+  Doorbell bell;
+};
+struct ShutModel : Model<ShutModel, 3, Hung> {
+  void thread(unsigned index) {
+    if (index != 0) {
+      state->bell.ring();
+      return state->bell.ring();
+    }
+    for (unsigned answers = rl::rand(3); answers; --answers) state->bell.answer();
+    state->bell.shut();
+  }
+  void check() { state->bell.ring(); }
+};
+
 // ---------------------------------------------------------------------------------------------------------------- Lead
 // A reader lends its loop to the one processor, at any moment, and takes it back. A peer sends two messages, a user pushes
 // one into an inbox and asks one question of the loop: all four are seen to, whoever sleeps in between, and without help

@@ -46,6 +46,7 @@ struct random_generator {
 
 #define WS_MODEL 1
 #define WS_PAUSE(point) ((void)0)
+#define WS_YIELD() ::rl::yield(1, RL_INFO)
 #define WS_READ(plain) ((plain)(RL_INFO).load())
 #define WS_WRITE(plain, value) ((plain)(RL_INFO).store(value))
 // One look-up a place, not one an operation: a run executes some ten million of them.
@@ -182,9 +183,12 @@ class WaitWord {
 // The event descriptor and the poll on it, in which one thread at a time may be; a socket is in the same poll set.
 class BellWire {
  public:
+  BellWire() { WS_WRITE(open_, 1); }
   int fd() const { return -1; }
+  void shut() { WS_WRITE(open_, 0); }
   void raise() {
     rl::ctx().sched();
+    RL_ASSERT(WS_READ(open_) == 1);  // a race with shut() is one with whoever gets the descriptor's number next
     ++count_;
     sleepers_.wake(1);
   }
@@ -211,6 +215,7 @@ class BellWire {
   }
 
  private:
+  Plain<int> open_;
   unsigned count_ = 0, arrived_ = 0;
   bool polled_ = false;
   model::Sleepers sleepers_;

@@ -29,7 +29,7 @@ const Entry kModels[] = {
     {"mailbox", &rl::simulate<MailboxModel>},         {"account_1_2", &rl::simulate<AccountModel<1, 2>>},
     {"account_2_2", &rl::simulate<AccountModel<2, 2>>}, {"admission_1", &rl::simulate<AdmissionModel<1>>},
     {"admission_2", &rl::simulate<AdmissionModel<2>>}, {"lead", &rl::simulate<LeadModel<false>>},
-    {"lead_stuck", &rl::simulate<LeadModel<true>>},
+    {"lead_stuck", &rl::simulate<LeadModel<true>>},   {"shut", &rl::simulate<ShutModel>},
 };
 const char* const kOrders[] = {"relaxed", "consume", "acquire", "release", "acq_rel", "seq_cst"};  // rl::memory_order
 

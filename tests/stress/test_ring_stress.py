@@ -1,8 +1,8 @@
 """The engine's concurrent headers under real threads, compiled for speed and with ThreadSanitizer.
 
-Here belong the build of `ring_stress.cpp` and `lead_stress.cpp`, the variants they are run in and what their figures must
-show. That orders are as
-weak as can be is the matter of `tests/model`; here the machine's own caches, scheduler and futex have their say.
+Here belong the build of `ring_stress.cpp`, `lead_stress.cpp` and `bell_stress.cpp`, the variants they are run in and what
+their figures must show. That orders are as weak as can be is the matter of `tests/model`; here the machine's own caches,
+scheduler and futex have their say.
 """
 
 from __future__ import annotations
@@ -104,13 +104,23 @@ def test_a_loop_that_changes_hands_sees_to_everything(lead_programs: dict[str, P
         assert counted["turns"] > 0
 
 
+@pytest.mark.parametrize("name", BUILDS)
+def test_nobody_writes_to_what_follows_a_bell(tmp_path: Path, seed: int, name: str) -> None:
+    counted = figures(run(build(tmp_path, BUILDS[name], name="bell_stress"), "--millis", 2 * MILLIS, "--seed", seed))
+    assert counted["seed"] == seed
+    assert counted["bells"] > 10
+    assert counted["same"] > 10, "another descriptor never got a bell's number"
+    assert counted["rings"] > counted["bells"]
+
+
 @pytest.mark.parametrize(
     ("program", "header", "right", "wrong"),
     [
         ("ring_stress", "ring.hpp", "WS_ORDER(ring_publish, release)", "WS_ORDER(ring_publish, relaxed)"),
         ("lead_stress", "lead.hpp", "if (!take(kFree)) return false;", "take(kFree);"),
+        ("bell_stress", "doorbell.hpp", " >= kRinger; ++looks)", " > ~kRung; ++looks)"),
     ],
-    ids=["an order that is too weak", "two threads in the loop"],
+    ids=["an order that is too weak", "two threads in the loop", "a bell that does not wait for its ringers"],
 )
 def test_thread_sanitizer_sees(tmp_path: Path, seed: int, program: str, header: str, right: str, wrong: str) -> None:
     text = (ENGINE / header).read_text()

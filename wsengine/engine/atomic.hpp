@@ -22,6 +22,7 @@
 #else
 #include <atomic>
 #include <ctime>
+#include <sched.h>
 
 #define WS_ORDER(tag, order) std::memory_order_##order
 #define WS_READ(plain) (plain)
@@ -29,6 +30,7 @@
 #ifndef WS_PAUSE
 #define WS_PAUSE(point) ((void)0)  // tests stop a thread here: see tests/stress
 #endif
+#define WS_YIELD() sched_yield()  // another thread is about to do what is waited for
 // Fetch a line that is about to be read and written: owned at once, where a plain fetch would have it shared first.
 #if defined(__x86_64__)
 #define WS_FETCH(address) __asm__ volatile("prefetchw %0" : : "m"(*reinterpret_cast<const char*>(address)))

@@ -33,7 +33,7 @@ class BellWire {  // eventfd where there is one, a pipe elsewhere
   }
   ~BellWire() { shut(); }
   int fd() const { return read_; }
-  void shut() {  // nobody waits any more; a late raise() finds no descriptor, which is what it should find
+  void shut() {  // nobody waits any more, nor raises it
     if (read_ >= 0) ::close(read_);
     if (write_ >= 0 && write_ != read_) ::close(write_);
     read_ = write_ = -1;
@@ -58,32 +58,53 @@ class BellWire {  // eventfd where there is one, a pipe elsewhere
 
 class Doorbell {
  public:
-  Doorbell() { rung_.store(0, WS_ORDER(bell_init, relaxed)); }
-  // Any thread, after it has published what the reader shall find.
+  Doorbell() { state_.store(0, WS_ORDER(bell_init, relaxed)); }
+  // Any thread, after it has published what the reader shall find. Also later than shut(), and to no purpose then.
   void ring() {
-    if (rung_.exchange(1, WS_ORDER(bell_ring, acq_rel)) != 0) return;  // pairs with bell_answer, bell_peek
+    std::uint32_t before = state_.load(WS_ORDER(bell_look, relaxed));  // alone: a guess
+    // pairs with bell_answer, bell_peek; also where the bell is rung already
+    while (!state_.compare_exchange_weak(before, before & kRung ? before : before + kRung + kRinger,
+                                         WS_ORDER(bell_ring, acq_rel), WS_ORDER(bell_look, relaxed))) {
+    }
+    if (before & kRung) return;
     wire_.raise();
-    if (lead_) lead_->summon();  // nobody may be in the poll
+    if (lead_) lead_->summon();                                // nobody may be in the poll
+    state_.fetch_sub(kRinger, WS_ORDER(bell_leave, release));  // pairs with bell_left
   }
   // Whoever runs the loop, before it looks.
   void answer() {
     wire_.lower();
-    rung_.exchange(0, WS_ORDER(bell_answer, acq_rel));  // pairs with bell_ring: a ring not written is seen by the look
+    // pairs with bell_ring: a ring not written is seen by the look
+    state_.fetch_and(~kRung, WS_ORDER(bell_answer, acq_rel));
+  }
+  // The control plane, when nobody runs the loop any more. The descriptor's number may be another's right after, and a
+  // ringer would write to that, so rings are as good as rung from here on, and those under way are waited for. A thread
+  // that a fork has left behind never gets out of ring(): in the child the descriptor then stays until the bell goes.
+  void shut() {
+    state_.fetch_or(kRung, WS_ORDER(bell_shut, relaxed));  // alone: a ring finds the newest
+    for (unsigned looks = 0; state_.load(WS_ORDER(bell_left, acquire)) >= kRinger; ++looks) {  // pairs with bell_leave
+      if (looks == kLooks) return;
+      WS_YIELD();
+    }
+    wire_.shut();
   }
   BellWire& wire() { return wire_; }
 
   // Before there are threads: the loop that this bell wakes may change hands.
   void set_lead(Lead* lead) { lead_ = lead; }
   Lead* lead() { return lead_; }
-  // Whoever has run the loop gives it up. No ring is lost: ring() changes `rung_` and then the lead, this the other way
+  // Whoever has run the loop gives it up. No ring is lost: ring() changes `state_` and then the lead, this the other way
   // round, so either this finds the bell rung, or the ringer comes after it and finds the lead free.
   void hand_over(bool call) {
     lead_->give(call);
-    if (!call && rung_.fetch_add(0, WS_ORDER(bell_peek, release)) != 0) lead_->summon();  // pairs with bell_ring
+    if (!call && (state_.fetch_add(0, WS_ORDER(bell_peek, release)) & kRung)) lead_->summon();  // pairs with bell_ring
   }
 
  private:
-  Atomic<std::uint32_t> rung_;  // 1: written and not yet answered; both sides
+  static constexpr std::uint32_t kRung = 1, kRinger = 2;
+  static constexpr unsigned kLooks = 100000;  // a tenth of a second; a ringer takes microseconds
+
+  Atomic<std::uint32_t> state_;  // kRung: not yet answered; and a kRinger for each thread within ring(). Both sides
   BellWire wire_;
   Lead* lead_ = nullptr;  // set before there are threads
 };

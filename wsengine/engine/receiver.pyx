@@ -251,7 +251,7 @@ cdef class Receiver:
         """Give the descriptors back; after `run` has returned."""
         self.ring.account.c.set_door(self.reader.door, NULL)
         self.reader.poller.shut()
-        self.reader.bell.wire().shut()
+        self.reader.bell.shut()
 
     @property
     def lent(self) -> int:

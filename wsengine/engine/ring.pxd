@@ -5,6 +5,7 @@
 # reasons for every memory order stand in the headers.
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libcpp cimport bool as cbool
+from libcpp.vector cimport vector
 
 cdef extern from "atomic.hpp" namespace "wsengine" nogil:
     int64_t monotonic_ns()
@@ -24,13 +25,13 @@ cdef extern from "lead.hpp" namespace "wsengine" nogil:
 cdef extern from "doorbell.hpp" namespace "wsengine" nogil:
     cppclass BellWire:
         int fd()
-        void shut()
         void wait(int ms)
 
     cppclass CDoorbell "wsengine::Doorbell":
         CDoorbell() except +
         void ring()
         void answer()
+        void shut()
         BellWire& wire()
         void set_lead(CLead* lead)
         CLead* lead()
@@ -125,10 +126,12 @@ cdef class Account:
     # The bound of one pipeline. Any thread may call anything; doors are given out before the threads start.
     cdef CAccount* c                  # set in __cinit__, never changed
     cdef readonly unsigned int doors  # doors given out; the thread that starts the pipeline
+    cdef vector[CDoorbell*] bells     # of its sources, freed with it: whoever releases may ring late; who makes a source
+    cdef CDoorbell* new_bell(self) except NULL
 
 cdef class Door:
     # How a source that is not a reader waits for room in the account. One thread at a time waits.
-    cdef CDoorbell* bell              # set in __cinit__, never changed
+    cdef CDoorbell* bell              # the account's; set in __cinit__, never changed
     cdef readonly Account account
     cdef unsigned int number          # ours in the account
 
@@ -138,7 +141,7 @@ cdef class Ring:
     cdef CRing* c                     # set in __cinit__, never changed
     cdef SlabPool* pool               # the same
     cdef CLead* lead                  # the same
-    cdef CDoorbell* bell              # the same
+    cdef CDoorbell* bell              # the account's; the same
     cdef readonly Account account
     cdef readonly Parker parker       # notified after a push
     cdef int fill(self, Descriptor* one, const uint8_t[::1] view) except -1

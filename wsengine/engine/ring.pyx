@@ -71,7 +71,18 @@ cdef class Account:
         self.doors = 0
 
     def __dealloc__(self):
+        cdef CDoorbell* bell
+        for bell in self.bells:
+            del bell
         del self.c
+
+    cdef CDoorbell* new_bell(self) except NULL:
+        """A bell for a source of this account, shut by whoever asks for it."""
+        cdef CDoorbell* bell = new CDoorbell()
+        self.bells.push_back(bell)
+        if bell.wire().fd() < 0:
+            raise OSError("no descriptor for a source's bell; raise the limit of open files")
+        return bell
 
     def charge(self, uint64_t messages, uint64_t size) -> None:
         """Count `messages` and `size` bytes as held."""
@@ -112,17 +123,14 @@ cdef class Door:
         if account.doors >= 64:
             raise EngineError("one pipeline takes at most 64 sources")
         self.account = account
-        self.bell = new CDoorbell()
-        if self.bell.wire().fd() < 0:
-            raise OSError("no descriptor for a source's bell; raise the limit of open files")
+        self.bell = account.new_bell()
         self.number = account.doors
         account.doors += 1
         account.c.set_door(self.number, self.bell)
 
     def __dealloc__(self):
-        if self.account is not None and self.bell != NULL:
-            self.account.c.set_door(self.number, NULL)
-        del self.bell
+        if self.bell != NULL:
+            self.close()
 
     def fileno(self) -> int:
         """Readable when the bell rings."""
@@ -139,7 +147,7 @@ cdef class Door:
     def close(self) -> None:
         """Give the descriptor back; nobody waits here any more."""
         self.account.c.set_door(self.number, NULL)
-        self.bell.wire().shut()
+        self.bell.shut()
 
     def answer(self) -> None:
         """Take note of a ring, before looking for room."""
@@ -168,10 +176,8 @@ cdef class Ring:
         self.pool = new SlabPool(slab_bytes, SPARE_BYTES // <uint32_t>slab_bytes, account.c)
         self.c = new CRing(capacity)
         self.lead = new CLead()
-        self.bell = new CDoorbell()
+        self.bell = account.new_bell()
         self.bell.set_lead(self.lead)
-        if self.bell.wire().fd() < 0:
-            raise OSError("no descriptor for a reader's bell; raise the limit of open files")
 
     def __dealloc__(self):
         cdef Descriptor one
@@ -180,7 +186,8 @@ cdef class Ring:
                 SlabPool.drop(one.arrival.slab, 1)
             del self.c
         del self.pool
-        del self.bell
+        if self.bell != NULL:
+            self.bell.shut()
         del self.lead
 
     @property
