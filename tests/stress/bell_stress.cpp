@@ -8,6 +8,7 @@
 //
 // Here belongs the end of a bell. That no ring is lost before is the matter of tests/model and of lead_stress.cpp.
 #include "doorbell.hpp"
+#include "options.hpp"
 
 #include <atomic>
 #include <cstdio>
@@ -71,22 +72,10 @@ int end_bells(std::uint64_t millis, std::uint64_t seed) {
   if (marked) std::fprintf(stderr, "bell_stress: a ringer wrote to another's descriptor\n");
   return marked;
 }
-
-[[noreturn]] void refuse(const std::string& why) {
-  std::fprintf(stderr, "bell_stress: %s\n", why.c_str());
-  std::exit(2);
-}
 }  // namespace
 
 int main(int argc, char** argv) {
-  std::uint64_t millis = 500, seed = 1;
-  for (int i = 1; i < argc; i += 2) {
-    const std::string option = argv[i];
-    if (i + 1 == argc) refuse("'" + option + "' lacks its value");
-    if (option == "--millis") millis = std::strtoull(argv[i + 1], nullptr, 10);
-    else if (option == "--seed") seed = std::strtoull(argv[i + 1], nullptr, 10);
-    else refuse("'" + option + "' is unknown");
-  }
-  std::printf("seed=%llu ", (unsigned long long)seed);
-  return end_bells(millis, seed);
+  const Options options("bell_stress", argc, argv);
+  std::printf("seed=%llu ", (unsigned long long)options.seed);
+  return end_bells(options.millis, options.seed);
 }

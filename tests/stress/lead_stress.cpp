@@ -9,6 +9,7 @@
 // and exits 0, or says what is wrong and exits 1; wrong options exit 2.
 //
 // Here belongs the lead with real threads and polls. Its orders are the matter of tests/model.
+#include "options.hpp"
 #include "parker.hpp"
 #include "ring.hpp"
 #include "stack.hpp"
@@ -214,22 +215,10 @@ void flow(std::uint64_t millis, std::uint64_t seed) {
               (unsigned long long)pushed, (unsigned long long)engine.asked.load(), (unsigned long long)engine.rounds,
               (unsigned long long)engine.lends, (unsigned long long)engine.lead.turns());
 }
-
-[[noreturn]] void refuse(const std::string& why) {
-  std::fprintf(stderr, "lead_stress: %s\n", why.c_str());
-  std::exit(2);
-}
 }  // namespace
 
 int main(int argc, char** argv) {
-  std::uint64_t millis = 500, seed = 1;
-  for (int i = 1; i < argc; i += 2) {
-    const std::string option = argv[i];
-    if (i + 1 == argc) refuse("'" + option + "' lacks its value");
-    if (option == "--millis") millis = std::strtoull(argv[i + 1], nullptr, 10);
-    else if (option == "--seed") seed = std::strtoull(argv[i + 1], nullptr, 10);
-    else refuse("'" + option + "' is unknown");
-  }
-  std::printf("seed=%llu ", (unsigned long long)seed);
-  flow(millis, seed);
+  const Options options("lead_stress", argc, argv);
+  std::printf("seed=%llu ", (unsigned long long)options.seed);
+  flow(options.millis, options.seed);
 }

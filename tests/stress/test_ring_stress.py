@@ -147,3 +147,9 @@ def test_the_program_refuses_wrong_options(programs: dict[str, Path], options: l
     done = run(programs["fast"], *options)
     assert done.returncode == 2
     assert complaint in done.stderr
+
+
+def test_a_small_program_refuses_wrong_options(lead_programs: dict[str, Path]) -> None:
+    done = run(lead_programs["fast"], "--millis")
+    assert done.returncode == 2
+    assert "lead_stress: '--millis' lacks its value" in done.stderr
