@@ -10,7 +10,7 @@ import re
 import pytest
 
 from wsengine import errors
-from wsengine.websocket.handshake import Response
+from wsengine.websocket.response import Response
 
 LAST = ConnectionRefusedError(111, "Connection refused")
 

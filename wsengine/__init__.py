@@ -12,10 +12,10 @@ from wsengine.pipeline.pipeline import Pipeline, all_running
 from wsengine.pipeline.processors import Processors
 from wsengine.pipeline.source import Inbox, Producer
 from wsengine.websocket.connection import Connection
-from wsengine.websocket.dial import SocketOptions
-from wsengine.websocket.handshake import Response
 from wsengine.websocket.producer import WebSocketProducer
+from wsengine.websocket.response import Response
 from wsengine.websocket.retry import Backoff, RetryState
+from wsengine.websocket.socket_options import SocketOptions
 
 __all__ = [
     "Backoff",

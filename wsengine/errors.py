@@ -31,7 +31,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from wsengine.websocket.handshake import Response
+    from wsengine.websocket.response import Response
 
 __all__ = [
     "ConfigurationError",

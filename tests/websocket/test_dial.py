@@ -29,7 +29,9 @@ from wsengine.errors import (
     NegotiationError,
     WebSocketException,
 )
-from wsengine.websocket.dial import Cancellation, Cancelled, Deadline, SocketOptions, dial
+from wsengine.websocket.deadline import Cancellation, Cancelled, Deadline
+from wsengine.websocket.dial import dial
+from wsengine.websocket.socket_options import SocketOptions
 from wsengine.websocket.uri import parse_uri
 
 FRAMES = b"\x81\x05hello\x82\x01\n"

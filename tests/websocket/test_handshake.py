@@ -18,7 +18,10 @@ from wsengine.errors import (
     InvalidUpgrade,
     NegotiationError,
 )
-from wsengine.websocket.handshake import MAX_BODY, MAX_HEAD, USER_AGENT, Handshake, Response, resolve_headers
+from wsengine.websocket.handshake import Handshake
+from wsengine.websocket.head import MAX_HEAD
+from wsengine.websocket.headers import USER_AGENT, resolve_headers
+from wsengine.websocket.response import MAX_BODY, Response
 from wsengine.websocket.uri import parse_uri
 
 URI = parse_uri("ws://example.com:8080/feed?token=s3cret")

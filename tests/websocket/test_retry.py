@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wsengine.errors import ConfigurationError, InvalidStatus
-from wsengine.websocket.handshake import Response
+from wsengine.websocket.response import Response
 from wsengine.websocket.retry import Backoff, RetryBudget, RetryState, check_retry, next_delay
 
 

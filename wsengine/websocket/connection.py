@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import socket
 
     from wsengine.websocket.dial import Dialed
-    from wsengine.websocket.handshake import Response
+    from wsengine.websocket.response import Response
     from wsengine.websocket.retry import RetryBudget
     from wsengine.websocket.uri import WebSocketURI
 

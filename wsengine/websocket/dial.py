@@ -1,7 +1,8 @@
 """Dialing: from an address to a socket on which the upgrade is accepted, under one deadline and one cancellation.
 
 Here live the look-up, the TCP connect, the exchange of the opening handshake, and the waiting between them. What the
-bytes mean is `handshake`'s, when to dial again is `retry`'s, and what becomes of the socket is the engine's. A dial
+bytes mean is `handshake`'s, what ends a wait `deadline`'s, when to dial again `retry`'s, and what becomes of the socket the
+engine's. A dial
 holds at most one socket at a time, and none once it has failed.
 
 ::
@@ -24,20 +25,23 @@ import select
 import signal
 import socket
 import threading
-import time
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from wsengine.errors import ConfigurationError
-from wsengine.options import boolean, reject_unknown, seconds, whole
-from wsengine.websocket.handshake import USER_AGENT, Accepted, Handshake, Headers, Response, resolve_headers
+from wsengine.options import seconds
+from wsengine.websocket.deadline import Cancellation, Cancelled, Deadline
+from wsengine.websocket.handshake import Accepted, Handshake
+from wsengine.websocket.headers import USER_AGENT, Headers, resolve_headers
+from wsengine.websocket.socket_options import SocketOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from wsengine.websocket.response import Response
     from wsengine.websocket.uri import WebSocketURI
 
-__all__ = ["Cancellation", "Cancelled", "Deadline", "Dialed", "SocketOptions", "dial"]
+__all__ = ["Dialed", "dial"]
 
 #: Bytes per recv while the response arrives; what is behind the head is handed over with the socket.
 CHUNK = 64 * 1024
@@ -47,162 +51,6 @@ LONGEST_POLL_MS = 3_600_000
 
 #: family, protocol number, and the address as the socket module writes it
 Address: TypeAlias = tuple[int, int, tuple[Any, ...]]
-
-
-class Cancelled(Exception):
-    """The dial was cancelled by its `Cancellation`: no failure of the connection, so not a WebSocketException."""
-
-
-class Deadline:
-    """A point in monotonic time, or none. Immutable, so safe to share between threads.
-
-    Args:
-        seconds: from now; None for a deadline that never comes.
-    """
-
-    def __init__(self, seconds: float | None) -> None:
-        self._start = time.monotonic()
-        self._end = math.inf if seconds is None else self._start + seconds
-
-    @property
-    def elapsed(self) -> float:
-        """Seconds since the deadline was set."""
-        return time.monotonic() - self._start
-
-    @property
-    def expired(self) -> bool:
-        """Whether the time is up."""
-        return time.monotonic() >= self._end
-
-    def remaining(self) -> float | None:
-        """Return the seconds left, at least 0; None if there is no deadline."""
-        return None if self._end == math.inf else max(0.0, self._end - time.monotonic())
-
-    def share(self, parts: int) -> Deadline:
-        """Return a deadline after one of `parts` equal parts of the time left; this one itself if there is one part."""
-        remaining = self.remaining()
-        return self if remaining is None or parts == 1 else Deadline(remaining / parts)
-
-
-class Cancellation:
-    """A one-shot event that a poll can wait for. Thread-safe; one may serve any number of dials.
-
-    Close it when no dial uses it any more; a context manager does.
-    """
-
-    def __init__(self) -> None:
-        # Re-entrant: a signal handler may cancel while the thread it interrupts is inside `cancel`.
-        self._lock = threading.RLock()  # guards the two descriptors
-        self._read_fd, self._write_fd = os.pipe()
-        self._cancelled = False  # written once, before the byte: whoever sees the byte sees it True
-
-    @property
-    def cancelled(self) -> bool:
-        """Whether `cancel` was called."""
-        return self._cancelled
-
-    def cancel(self) -> None:
-        """Cancel every dial that uses this object, now and later; further calls do nothing."""
-        with self._lock:
-            if not self._cancelled:
-                self._cancelled = True
-                if self._write_fd >= 0:
-                    os.write(self._write_fd, b"\0")
-
-    def fileno(self) -> int:
-        """Return a descriptor that is readable from `cancel` on. Never read from it. Raises ValueError once closed."""
-        if self._read_fd < 0:
-            raise ValueError("this Cancellation is closed")
-        return self._read_fd
-
-    def close(self) -> None:
-        """Release the descriptors; idempotent."""
-        with self._lock:
-            descriptors, self._read_fd, self._write_fd = (self._read_fd, self._write_fd), -1, -1
-            for fd in descriptors:
-                if fd >= 0:
-                    os.close(fd)
-
-    def __enter__(self) -> Cancellation:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-@dataclass(frozen=True, init=False)
-class SocketOptions:
-    """How the kernel is to treat the connection's socket. Immutable, so safe to share between threads.
-
-    Args:
-        keepalive_idle: whole seconds of silence before the kernel probes the peer (TCP_KEEPIDLE); None leaves it.
-        keepalive_interval: whole seconds between two probes (TCP_KEEPINTVL); None leaves it.
-        keepalive_count: probes without an answer before the connection is dead (TCP_KEEPCNT); None leaves it. Any of
-            the three turns SO_KEEPALIVE on.
-        user_timeout: seconds that sent data may stay unacknowledged (TCP_USER_TIMEOUT, Linux); None leaves it.
-        nodelay: send small frames at once (TCP_NODELAY).
-        receive_buffer: bytes of SO_RCVBUF, of which Linux takes the double; None leaves the kernel's auto-tuning on.
-
-    Raises:
-        ConfigurationError: an option is wrong, unknown, or not to be had on this platform.
-    """
-
-    keepalive_idle: int | None
-    keepalive_interval: int | None
-    keepalive_count: int | None
-    user_timeout: float | None
-    nodelay: bool
-    receive_buffer: int | None
-
-    def __init__(self, *, keepalive_idle: int | None = None, keepalive_interval: int | None = None,
-                 keepalive_count: int | None = None, user_timeout: float | None = None, nodelay: bool = True,
-                 receive_buffer: int | None = None, **unknown: object) -> None:
-        reject_unknown("socket_options", unknown, [one.name for one in fields(self)], {})
-        checked = {
-            "keepalive_idle": _optional_whole("keepalive_idle", keepalive_idle, 32767),
-            "keepalive_interval": _optional_whole("keepalive_interval", keepalive_interval, 32767),
-            "keepalive_count": _optional_whole("keepalive_count", keepalive_count, 127),
-            "user_timeout": seconds("socket_options.user_timeout", user_timeout),
-            "nodelay": boolean("socket_options.nodelay", nodelay),
-            "receive_buffer": _optional_whole("receive_buffer", receive_buffer, 2**30),
-        }
-        for name, value in checked.items():
-            object.__setattr__(self, name, value)
-        self._check_platform()
-
-    def apply(self, sock: socket.socket) -> None:
-        """Set the options on a TCP socket before it connects, since the announced window follows the receive buffer."""
-        if self.receive_buffer is not None:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.receive_buffer)
-        if self.nodelay:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        kernel = self._kernel_options()
-        if any(name != "user_timeout" for name, _, _ in kernel):
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for _, option, value in kernel:
-            assert option is not None  # _check_platform
-            sock.setsockopt(socket.IPPROTO_TCP, option, value)
-
-    def _kernel_options(self) -> list[tuple[str, int | None, int]]:
-        """Return name, number on this platform (None if it has none) and value of the TCP options that are set."""
-        # macOS has TCP_KEEPIDLE under the name TCP_KEEPALIVE.
-        idle = getattr(socket, "TCP_KEEPIDLE", getattr(socket, "TCP_KEEPALIVE", None))
-        milliseconds = None if self.user_timeout is None else min(math.ceil(self.user_timeout * 1000), 2**31 - 1)
-        table = [("keepalive_idle", idle, self.keepalive_idle),
-                 ("keepalive_interval", getattr(socket, "TCP_KEEPINTVL", None), self.keepalive_interval),
-                 ("keepalive_count", getattr(socket, "TCP_KEEPCNT", None), self.keepalive_count),
-                 ("user_timeout", getattr(socket, "TCP_USER_TIMEOUT", None), milliseconds)]
-        return [(name, option, value) for name, option, value in table if value is not None]
-
-    def _check_platform(self) -> None:
-        for name, option, _ in self._kernel_options():
-            if option is None:
-                raise ConfigurationError(f"socket_options.{name}", getattr(self, name),
-                                         "this platform has no such socket option; leave it None")
-
-
-def _optional_whole(name: str, value: int | None, maximum: int) -> int | None:
-    return None if value is None else whole(f"socket_options.{name}", value, minimum=1, maximum=maximum)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from wsengine.engine.threads import exiting, spawn
-from wsengine.websocket.dial import Cancelled
+from wsengine.websocket.deadline import Cancelled
 
 if TYPE_CHECKING:
     from collections.abc import Callable

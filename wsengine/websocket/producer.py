@@ -17,10 +17,12 @@ from wsengine.errors import ConfigurationError
 from wsengine.options import LATER, boolean, function, reject_unknown, seconds, text, whole
 from wsengine.pipeline.source import Inbox, Producer
 from wsengine.websocket.connection import Connection
-from wsengine.websocket.dial import Cancellation, Dialed, SocketOptions, dial
+from wsengine.websocket.dial import Dialed, dial
 from wsengine.websocket.events import Events
-from wsengine.websocket.handshake import USER_AGENT, Handshake, resolve_headers
+from wsengine.websocket.handshake import Handshake
+from wsengine.websocket.headers import USER_AGENT, resolve_headers
 from wsengine.websocket.retry import Backoff, RetryBudget, check_retry
+from wsengine.websocket.socket_options import SocketOptions
 from wsengine.websocket.supervisor import Supervisor, Timing
 from wsengine.websocket.uri import parse_uri
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
     from wsengine.message import Message
     from wsengine.pipeline.source import Host
+    from wsengine.websocket.deadline import Cancellation
     from wsengine.websocket.retry import RetryPolicy
 
 __all__ = ["WebSocketProducer"]

@@ -23,7 +23,7 @@ from wsengine.errors import (
     ProtocolError,
     RetriesExhausted,
 )
-from wsengine.websocket.dial import Cancellation
+from wsengine.websocket.deadline import Cancellation
 from wsengine.websocket.dialers import Dialers
 from wsengine.websocket.lifecycle import Event, State
 

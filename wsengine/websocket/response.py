@@ -1,0 +1,71 @@
+"""What a server answered to the upgrade request, as a user sees it: in errors, in `response`, in logs.
+
+Here belong its fields, how they are read, and which of them may be shown. How it is parsed and judged does not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+
+__all__ = ["HIDDEN", "MAX_BODY", "Response"]
+
+#: Bytes of the body of a refusal that are kept, for its message.
+MAX_BODY = 4 * 1024
+#: What stands where a secret would.
+HIDDEN = "(hidden)"
+SECRET_HEADERS = ("authorization", "cookie", "set-cookie", "set-cookie2", "authentication-info")
+
+
+@dataclass(frozen=True, repr=False)
+class Response:
+    """The server's answer to the upgrade request. Immutable; its `repr` shows no cookies, credentials or body.
+
+    Attributes:
+        status_code: the HTTP status, 101 for an accepted upgrade.
+        reason_phrase: the text behind the status, "" if there is none; unprintable characters are replaced.
+        headers: pairs of name and value in the order and spelling of the server, decoded as ISO 8859-1.
+        body: what had arrived of the body of a refusal, as it came, at most `MAX_BODY` bytes; empty for a 101.
+    """
+
+    status_code: int
+    reason_phrase: str
+    headers: tuple[tuple[str, str], ...]
+    body: bytes = b""
+
+    def header(self, name: str) -> str | None:
+        """Return the value of a header by its name in any case, None if it is absent; several are joined."""
+        values = self.all(name)
+        return ", ".join(values) if values else None
+
+    def all(self, name: str) -> list[str]:
+        """Return every value of a header by its name in any case, in the order of the server."""
+        return [value for one, value in self.headers if one.lower() == name.lower()]
+
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds the server asks to wait (RFC 9110 §10.2.3), at least 0; None if it does not, or not intelligibly.
+
+        A date is taken relative to the response's own Date header, so neither side's clock needs to be right.
+        """
+        value = (self.header("Retry-After") or "").strip()
+        if value.isascii() and value.isdigit():
+            return float(value[:10])
+        try:
+            wait = parsedate_to_datetime(value) - parsedate_to_datetime(self.header("Date") or "")
+        except (ValueError, TypeError):  # no date, or one with a zone and one without
+            return None
+        return max(0.0, wait.total_seconds())
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name}: {_shown(name, value)}" for name, value in self.headers)
+        return f"Response({self.status_code} {self.reason_phrase}, [{shown}], body of {len(self.body)} bytes)"
+
+
+def _shown(name: str, value: str) -> str:
+    lowered = name.lower()
+    if lowered in SECRET_HEADERS or lowered.startswith("proxy-"):
+        return HIDDEN
+    if lowered in ("location", "content-location", "refresh", "link"):  # URIs, whose queries and user names are secrets
+        return HIDDEN if "?" in value or "@" in value else repr(value)
+    return repr(value)
