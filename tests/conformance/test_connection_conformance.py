@@ -294,7 +294,7 @@ def test_c24_a_silent_peer_that_answers_close_costs_one_reconnect_and_no_duplica
 
 def test_c25_a_peer_that_stops_answering_is_lost_within_keepalive_and_pong_timeout():
     with ScriptedServer([[steps.accept(), steps.stall()]]) as server, capture(*CONNECTION) as seen:
-        with Collector(producer(server.url, keepalive=0.1, pong_timeout=0.15, retry=Backoff(30))):
+        with Collector(producer(server.url, keepalive=0.1, pong_timeout=0.15, retry=Backoff(30, jitter="none"))):
             [event] = seen.wait(TIMEOUT)
             assert "keepalive ping timeout" in str(event.metadata["reason"])
             assert 0.24 <= event.measurements["duration"] <= 0.45
@@ -310,7 +310,7 @@ def test_c25_a_peer_that_answers_pings_is_kept_although_it_says_nothing_else():
 
 def test_c25_a_silent_peer_is_lost_after_ws_timeout():
     with ScriptedServer([[steps.accept(), steps.stall()]]) as server, capture(*CONNECTION) as seen:
-        with Collector(producer(server.url, ws_timeout=0.2, retry=Backoff(30))):
+        with Collector(producer(server.url, ws_timeout=0.2, retry=Backoff(30, jitter="none"))):
             [event] = seen.wait(TIMEOUT)
             assert 0.19 <= event.measurements["duration"] <= 0.4
 
@@ -370,7 +370,7 @@ def test_c29_status_is_told_once_for_each_transition_and_at_a_graceful_stop():
 
 def test_c29_a_stop_in_the_backoff_tells_no_second_down():
     with ScriptedServer([[steps.accept(), steps.cut()]]) as server, capture(*CONNECTION) as seen:
-        with Collector(producer(server.url, retry=Backoff(30))):
+        with Collector(producer(server.url, retry=Backoff(30, jitter="none"))):
             seen.wait(STATUS, 2)
         assert statuses(seen) == [1, 0]
 

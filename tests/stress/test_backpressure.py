@@ -106,7 +106,7 @@ def test_memory_is_bounded_the_server_is_held_back_and_all_arrives(no_leaks, siz
 def test_a_peer_that_resets_while_reading_is_paused_costs_no_core_and_loses_nothing_that_was_read(no_leaks):
     process = psutil.Process()
     with Feed.trades(size=1024) as feed:
-        producer = WebSocketProducer(feed.url, retry=Backoff(30), keepalive=None)
+        producer = WebSocketProducer(feed.url, retry=Backoff(30, jitter="none"), keepalive=None)
         pipeline = Blocked(producer, max_queue_bytes=4 * MIB)
         with pipeline:
             assert pipeline.entered.wait(5)

@@ -265,6 +265,6 @@ def test_a_payload_is_not_told_in_the_failure_that_it_causes(caplog):
     caplog.set_level(logging.DEBUG)
     bad = build_server_frame(1, b"account c00kie \xff")
     with ScriptedServer([[steps.accept(), steps.send(bad), steps.until_eof()]]) as server:
-        with capture(*CONNECTION.values()) as seen, Gated(producer(server.url, retry=Backoff(5))):
+        with capture(*CONNECTION.values()) as seen, Gated(producer(server.url, retry=Backoff(5, jitter="none"))):
             seen.wait(CONNECTION["status"], 2)
             assert "c00kie" not in spoken(caplog, seen)

@@ -244,7 +244,7 @@ def test_a_message_of_max_size_is_taken_and_a_larger_one_fails_the_connection_wi
 
 def test_open_timeout_bounds_an_attempt():
     with ScriptedServer([[steps.stall()]]) as server, capture(FAILURE) as seen:
-        with Collector(producer(server.url, open_timeout=0.2, retry=Backoff(30))):
+        with Collector(producer(server.url, open_timeout=0.2, retry=Backoff(30, jitter="none"))):
             [failure] = seen.wait(FAILURE)
     assert isinstance(failure.metadata["reason"], TimeoutError)
     assert 0.19 <= failure.measurements["duration"] < 1
@@ -261,9 +261,10 @@ def test_keepalive_is_the_period_of_the_pings_and_none_sends_none():
 
 def test_without_ws_timeout_silence_is_not_a_loss():
     with ScriptedServer([[steps.accept(), steps.stall()]]) as server, capture(SUCCESS, TIMEOUT) as seen:
+        options = {"keepalive": None, "close_timeout": 0.1, "retry": Backoff(30, jitter="none")}
         for limit, timeouts in [(0.1, 1), (None, 0)]:
             seen.clear()
-            with Collector(producer(server.url, ws_timeout=limit, keepalive=None, close_timeout=0.1, retry=Backoff(30))):
+            with Collector(producer(server.url, ws_timeout=limit, **options)):
                 seen.wait(SUCCESS)
                 time.sleep(0.35)
             assert len(seen.of(TIMEOUT)) == timeouts
