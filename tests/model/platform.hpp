@@ -59,6 +59,7 @@ struct random_generator {
 
 namespace wsengine {
 
+inline std::int64_t monotonic_ns() { return 0; }  // no limit is ever over, unless a model says so (time_passes)
 template <class T> using Atomic = rl::atomic<T>;
 template <class T> using Plain = rl::var<T>;
 

@@ -82,8 +82,9 @@ class Doorbell {
   // that a fork has left behind never gets out of ring(): in the child the descriptor then stays until the bell goes.
   void shut() {
     state_.fetch_or(kRung, WS_ORDER(bell_shut, relaxed));  // alone: a ring finds the newest
-    for (unsigned looks = 0; state_.load(WS_ORDER(bell_left, acquire)) >= kRinger; ++looks) {  // pairs with bell_leave
-      if (looks == kLooks) return;
+    const std::int64_t until = monotonic_ns() + kPatience;
+    while (state_.load(WS_ORDER(bell_left, acquire)) >= kRinger) {  // pairs with bell_leave
+      if (monotonic_ns() > until) return;
       WS_YIELD();
     }
     wire_.shut();
@@ -102,7 +103,7 @@ class Doorbell {
 
  private:
   static constexpr std::uint32_t kRung = 1, kRinger = 2;
-  static constexpr unsigned kLooks = 100000;  // a tenth of a second; a ringer takes microseconds
+  static constexpr std::int64_t kPatience = 100000000;  // ns; a ringer takes thousands, unless its core is wanted
 
   Atomic<std::uint32_t> state_;  // kRung: not yet answered; and a kRinger for each thread within ring(). Both sides
   BellWire wire_;

@@ -134,6 +134,7 @@ cdef class Door:
     cdef CDoorbell* bell              # the account's; set in __cinit__, never changed
     cdef readonly Account account
     cdef unsigned int number          # ours in the account
+    cdef void shut(self) noexcept
 
 cdef class Ring:
     # The slab ring of one reader, with what its processors need to know of it: descriptors are pushed by whoever runs the

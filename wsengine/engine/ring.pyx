@@ -1,7 +1,7 @@
 """Owners of the engine's lock-free structures: `Parker`, `Account`, `Door` and `Ring`.
 
-What happens inside them, and why each memory order is what it is, stands in their headers (atomic.hpp lists them). Their Python faces are for the
-control plane, for tests and for benchmarks; the hot paths use the C++ objects behind them.
+What happens inside them, and why each memory order is what it is, stands in their headers (atomic.hpp lists them). Their
+Python faces are for the control plane, for tests and for benchmarks; the hot paths use the C++ objects behind them.
 """
 cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
@@ -130,7 +130,11 @@ cdef class Door:
 
     def __dealloc__(self):
         if self.bell != NULL:
-            self.close()
+            self.shut()
+
+    cdef void shut(self) noexcept:
+        self.account.c.set_door(self.number, NULL)
+        self.bell.shut()
 
     def fileno(self) -> int:
         """Readable when the bell rings."""
@@ -146,8 +150,7 @@ cdef class Door:
 
     def close(self) -> None:
         """Give the descriptor back; nobody waits here any more."""
-        self.account.c.set_door(self.number, NULL)
-        self.bell.shut()
+        self.shut()
 
     def answer(self) -> None:
         """Take note of a ring, before looking for room."""

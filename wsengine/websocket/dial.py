@@ -2,8 +2,7 @@
 
 Here live the look-up, the TCP connect, the exchange of the opening handshake, and the waiting between them. What the
 bytes mean is `handshake`'s, what ends a wait `deadline`'s, when to dial again `retry`'s, and what becomes of the socket the
-engine's. A dial
-holds at most one socket at a time, and none once it has failed.
+engine's. A dial holds at most one socket at a time, and none once it has failed.
 
 ::
 
