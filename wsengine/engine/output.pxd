@@ -6,6 +6,7 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libcpp cimport bool as cbool
 from wsengine.engine.frames cimport MaskKeys
+from wsengine.engine.tls cimport Tls
 
 cdef extern from "control.hpp" namespace "wsengine" nogil:
     cppclass OutFrame:
@@ -43,6 +44,6 @@ cdef void output_take(Output* out, Outbox* outbox) noexcept nogil      # what ot
 cdef void output_pong(Output* out, MaskKeys* keys, const uint8_t* payload, size_t size) noexcept nogil
 cdef void output_close(Output* out, MaskKeys* keys, uint16_t code, const uint8_t* reason, size_t size) noexcept nogil
 cdef bint output_waits(const Output* out) noexcept nogil               # something is queued
-cdef bint output_write(Output* out, int fd) noexcept nogil             # True: the socket took less than there is
-cdef void output_shut(Output* out, int fd) noexcept nogil              # end our side of the stream
+cdef bint output_write(Output* out, int fd, Tls* tls) noexcept nogil   # True: the socket took less than there is
+cdef void output_shut(Output* out, int fd, Tls* tls) noexcept nogil    # end our side of the stream
 cdef void output_drop(Output* out) noexcept nogil

@@ -8,6 +8,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.stdlib cimport free
 from libc.string cimport memcpy
 from wsengine.engine.frames cimport MAX_CONTROL, OP_CLOSE, OP_PONG, MaskKeys, build, frame_size, next_key
+from wsengine.engine.tls cimport Tls, tls_shut, tls_write
 
 cdef extern from "<sys/socket.h>" nogil:
     ssize_t send(int fd, const void* data, size_t size, int flags)
@@ -130,7 +131,13 @@ cdef OutFrame* next_frame(Output* out) noexcept nogil:
     return frame
 
 
-cdef bint output_write(Output* out, int fd) noexcept nogil:
+cdef inline ssize_t put(int fd, Tls* tls, const uint8_t* data, size_t size) noexcept nogil:
+    if tls != NULL:
+        return tls_write(tls, data, size)
+    return send(fd, data, size, MSG_DONTWAIT | MSG_NOSIGNAL)
+
+
+cdef bint output_write(Output* out, int fd, Tls* tls) noexcept nogil:
     cdef ssize_t took
     while not out.dead:
         if out.sending == NULL:
@@ -138,7 +145,7 @@ cdef bint output_write(Output* out, int fd) noexcept nogil:
             out.sent = 0
             if out.sending == NULL:
                 break
-        took = send(fd, out.sending.data() + out.sent, out.sending.size - out.sent, MSG_DONTWAIT | MSG_NOSIGNAL)
+        took = put(fd, tls, out.sending.data() + out.sent, out.sending.size - out.sent)
         if took < 0:
             if errno == EINTR:
                 continue
@@ -154,9 +161,11 @@ cdef bint output_write(Output* out, int fd) noexcept nogil:
     return False
 
 
-cdef void output_shut(Output* out, int fd) noexcept nogil:
+cdef void output_shut(Output* out, int fd, Tls* tls) noexcept nogil:
     if not out.shut and not out.dead:
         out.shut = True
+        if tls != NULL:
+            tls_shut(tls)
         shutdown(fd, SHUT_WR)
 
 

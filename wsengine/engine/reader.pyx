@@ -22,7 +22,7 @@ from wsengine.engine.output cimport output_waits
 from wsengine.engine.ring cimport CParker, monotonic_ns
 from wsengine.engine.stream cimport (CAUSE_IDLE, CAUSE_MEMORY, CAUSE_PONG, CAUSE_RELEASED, PHASE_CLOSING, PHASE_ENDING,
                                      PHASE_OPEN, READ_END, READ_FULL, READ_MORE, Reading, Wire, wire_blame,
-                                     wire_close, wire_feed, wire_free, wire_read, wire_write)
+                                     wire_close, wire_feed, wire_free, wire_leave, wire_read, wire_write)
 
 
 # --------------------------------------------------------------------------------------------------------------- notes
@@ -80,8 +80,12 @@ cdef void note_pressure(Reader* reader, Wire* wire, bint high) noexcept nogil:
 # ---------------------------------------------------------------------------------------------------------- poll set
 
 cdef void set_interest(Reader* reader, Wire* wire, bint write) noexcept nogil:
-    """Be polled for what is of use: never for reading while starved, nor for anything if there is nothing to wait for."""
+    """Be polled for what is of use: never for reading while starved, nor for anything if there is nothing to wait for.
+    TLS may have to read before it can write, and the other way round."""
     cdef bint read = not wire.starved
+    if wire.tls != NULL:
+        read = read or (write and wire.tls.write_wants_read)
+        write = write and not wire.tls.write_wants_read or wire.tls.read_wants_write
     if wire.polled and read == wire.reading and write == wire.writing:
         return
     if not read and not write:
@@ -125,7 +129,7 @@ cdef void end(Reader* reader, Wire* wire) noexcept nogil:
     cdef Wire** link = &reader.wires
     cdef CNote* note
     intake_settle(&reader.intake)
-    wire_write(wire)                  # a last chance for a Close that is queued
+    wire_leave(wire)
     if wire.polled:
         reader.poller.remove(wire.fd)
     while link[0] != wire:
@@ -205,7 +209,7 @@ cdef void take_turn(Reader* reader, Wire* wire) noexcept nogil:
     if reading == READ_END:
         end(reader, wire)
         return
-    if wire.out.control_first != NULL or wire.phase == PHASE_ENDING:
+    if wire.out.control_first != NULL or wire.phase == PHASE_ENDING or (wire.tls != NULL and wire.tls.read_wants_write):
         put_out(reader, wire)
         if wire.phase == PHASE_ENDING:
             reader.timer.notify()
@@ -397,6 +401,14 @@ cdef int patience(Reader* reader) noexcept nogil:
     return -1
 
 
+cdef inline bint wants_read_to_write(const Wire* wire) noexcept nogil:
+    return wire.tls != NULL and wire.tls.write_wants_read
+
+
+cdef inline bint wants_write_to_read(const Wire* wire) noexcept nogil:
+    return wire.tls != NULL and wire.tls.read_wants_write
+
+
 cdef void take_round(Reader* reader, int timeout_ms) noexcept nogil:
     cdef Readiness events[EVENTS]
     cdef Wire* wire
@@ -408,9 +420,9 @@ cdef void take_round(Reader* reader, int timeout_ms) noexcept nogil:
             reader.bell.answer()
             rang = True
             continue
-        if events[i].writable or (events[i].broken and wire.writing):
+        if events[i].writable or (events[i].broken and wire.writing) or wants_read_to_write(wire):
             put_out(reader, wire)
-        if events[i].readable and not wire.hot:
+        if (events[i].readable or wants_write_to_read(wire)) and not wire.hot:
             take_turn(reader, wire)   # ends this wire at the most; each stands once in `events`
     take_again(reader)
     if rang:

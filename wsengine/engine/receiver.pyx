@@ -40,7 +40,7 @@ class Note(NamedTuple):
 
 
 KINDS = ("ended", "high", "low", "ping", "pong")
-CAUSES = ("none", "closed", "failed", "eof", "error", "idle", "pong", "released", "memory")
+CAUSES = ("none", "closed", "failed", "eof", "error", "idle", "pong", "released", "memory", "tls")
 
 
 # ----------------------------------------------------------------------------------------------------------- the loops

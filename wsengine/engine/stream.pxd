@@ -12,6 +12,7 @@ from wsengine.engine.frames cimport MaskKeys, Parser
 from wsengine.engine.intake cimport Intake
 from wsengine.engine.output cimport Output
 from wsengine.engine.ring cimport Arrival, Slab
+from wsengine.engine.tls cimport Tls
 
 cdef enum:
     GATHER = 2048              # messages pushed before a processor is notified, while the socket has more to read at once
@@ -35,6 +36,7 @@ cdef enum Cause:               # why a connection ended; the first one found sta
     CAUSE_PONG                 # pong_timeout
     CAUSE_RELEASED             # we let go of it
     CAUSE_MEMORY               # no memory for a message
+    CAUSE_TLS                  # the peer broke TLS: problem
 
 cdef enum Reading:             # what became of an attempt to read
     READ_DRY                   # the socket has nothing more
@@ -44,6 +46,7 @@ cdef enum Reading:             # what became of an attempt to read
 
 cdef struct Wire:
     int fd
+    Tls* tls                   # NULL where the socket's bytes are the stream's: plain, or behind a pump
     uint32_t index             # which connection of the producer
     uint32_t epoch             # which generation of it
     Control* control
@@ -82,6 +85,7 @@ cdef void wire_free(Wire* wire) noexcept nogil
 cdef Reading wire_read(Wire* wire, Intake* intake) noexcept nogil
 cdef bint wire_feed(Wire* wire, Intake* intake, const uint8_t* data, size_t size) noexcept nogil
 cdef bint wire_write(Wire* wire) noexcept nogil      # True: something waits for the socket to take it
+cdef void wire_leave(Wire* wire) noexcept nogil
 cdef void wire_close(Wire* wire, MaskKeys* keys, uint16_t code, const uint8_t* reason, size_t size) noexcept nogil
 cdef void wire_blame(Wire* wire, Cause cause, uint16_t code, int error, const uint8_t* text, size_t size) noexcept nogil
 

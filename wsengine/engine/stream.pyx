@@ -18,6 +18,7 @@ from wsengine.engine.intake cimport STAGED, Intake, describe, flush, has_credit,
 from wsengine.engine.output cimport (frames_free, output_close, output_drop, output_pong, output_shut, output_take,
                                      output_write)
 from wsengine.engine.ring cimport Arrival, Descriptor, Slab, SlabPool, monotonic_ns
+from wsengine.engine.tls cimport TLS_FAILED, Tls, tls_free, tls_new, tls_read
 
 cdef extern from "<sys/socket.h>" nogil:
     ssize_t recv(int fd, void* data, size_t size, int flags)
@@ -56,6 +57,7 @@ cdef void wire_free(Wire* wire) noexcept nogil:
     frames_free(wire.control.outbox.take_in_order())
     drop_part(wire)
     drop_rest(wire)
+    tls_free(wire.tls)
     free(wire)
 
 
@@ -384,8 +386,19 @@ cdef inline bint part_takes_reads(Wire* wire) noexcept nogil:
             and wire.parser.opcode < OP_CLOSE and wire.parser.left >= DIRECT)
 
 
+cdef inline ssize_t read_some(Wire* wire, uint8_t* place, size_t size) noexcept nogil:
+    cdef ssize_t got
+    if wire.tls != NULL:
+        return tls_read(wire.tls, place, size)
+    while True:
+        got = recv(wire.fd, place, size, MSG_DONTWAIT)
+        if got >= 0 or errno != EINTR:
+            return got
+
+
 cdef ssize_t receive(Wire* wire, Intake* intake, Slab** slab, Arrival** arrival, uint8_t** place) noexcept nogil:
-    """One read: straight into a large message in progress, which has its arrival, else into the slab. -2: memory is out."""
+    """One read: straight into a large message in progress, which has its arrival, else into the slab. -2: memory is out;
+    else as recv(), or as tls_read()."""
     cdef size_t size
     cdef ssize_t got
     cdef bint direct = part_takes_reads(wire)
@@ -404,13 +417,11 @@ cdef ssize_t receive(Wire* wire, Intake* intake, Slab** slab, Arrival** arrival,
         slab[0] = intake.slab
         place[0] = <uint8_t*>(arrival[0] + 1)
         size = <size_t>(intake.pool.slab_bytes() - intake.used - sizeof(Arrival))
-    while True:
-        got = recv(wire.fd, place[0], size, MSG_DONTWAIT)
-        if got >= 0 or errno != EINTR:
-            break
+    got = read_some(wire, place[0], size)
     if got > 0:
         intake.now = monotonic_ns()
-        wire.hot = <size_t>got == size    # did it give less than there was room for, it is drained, for now
+        # did it give less than there was room for, it is drained, for now; TLS may have ended behind it, and says so once
+        wire.hot = <size_t>got == size or (wire.tls != NULL and wire.tls.over)
         if direct:
             arrival[0].received_ns = intake.now
         else:
@@ -422,6 +433,8 @@ cdef ssize_t receive(Wire* wire, Intake* intake, Slab** slab, Arrival** arrival,
 cdef Reading end_of_stream(Wire* wire, ssize_t got) noexcept nogil:
     if got == -2:
         wire_blame(wire, CAUSE_MEMORY, 0, 0, NULL, 0)
+    elif got == TLS_FAILED:
+        wire_blame(wire, CAUSE_TLS, 0, 0, <const uint8_t*>wire.tls.problem, strlen(wire.tls.problem))
     elif got < 0:
         wire_blame(wire, CAUSE_ERROR, 0, errno, NULL, 0)
     else:
@@ -463,11 +476,17 @@ cdef Reading wire_read(Wire* wire, Intake* intake) noexcept nogil:
 cdef bint wire_write(Wire* wire) noexcept nogil:
     """Send what is queued; True if the socket took less."""
     output_take(&wire.out, &wire.control.outbox)
-    if output_write(&wire.out, wire.fd):
+    if output_write(&wire.out, wire.fd, wire.tls):
         return True
     if wire.phase == PHASE_ENDING:
-        output_shut(&wire.out, wire.fd)   # nothing of ours follows a Close; the peer sees that it may end, too
+        output_shut(&wire.out, wire.fd, wire.tls)   # nothing of ours follows a Close; the peer sees that it may end, too
     return False
+
+
+cdef void wire_leave(Wire* wire) noexcept nogil:
+    """A last chance for what is queued, a Close perhaps, and for TLS to end properly."""
+    if not wire_write(wire) and wire.tls != NULL:
+        output_shut(&wire.out, wire.fd, wire.tls)
 
 
 cdef void wire_close(Wire* wire, MaskKeys* keys, uint16_t code, const uint8_t* reason, size_t size) noexcept nogil:
@@ -487,15 +506,19 @@ cdef class Stream:
         index, epoch: which connection of the producer, which generation of it.
         max_size: bytes of a message's payload at the most.
         leftover: bytes that came behind the opening handshake.
+        tls: the SSLSocket of that descriptor, its handshake done and nobody else using it (path A); None where the
+            socket's bytes are the stream's. EngineError where its SSL object cannot be used.
     """
 
     def __cinit__(self, int fd, ControlBlock control not None, uint32_t index, uint32_t epoch, uint64_t max_size,
-                  bytes leftover=b""):
+                  bytes leftover=b"", *, object tls=None):
         self.control_owner = control
         self.leftover = leftover
         self.wire = wire_new(fd, index, epoch, control.c, max_size)
         if self.wire == NULL:
             raise MemoryError()
+        if tls is not None:
+            self.wire.tls = tls_new(tls)
 
     def __dealloc__(self):
         if self.wire != NULL:
