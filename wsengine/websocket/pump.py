@@ -1,4 +1,4 @@
-"""The TLS pump (path B): a thread that moves bytes between a TLS layer and a socket pair, where the reader has the other end.
+"""The TLS pump (path B): a thread that moves bytes between a TLS layer and a socket pair, the reader at its other end.
 
 So the reader sees a plain descriptor and never waits for the GIL, which the pump needs for each move: while a handler holds
 it, nothing comes and no ping goes (README, "What the GIL promise is"). Here belongs the moving and how the ends are told
@@ -15,6 +15,7 @@ to each other. Why a connection goes this way does not (dial, engine.tls), nor t
 
 from __future__ import annotations
 
+import contextlib
 import select
 import socket
 import ssl
@@ -32,7 +33,7 @@ CHUNK = 256 * 1024
 
 
 class Layer(Protocol):
-    """What the pump moves bytes through: an SSLSocket, or what looks like one. Non-blocking; ssl's errors say what it wants."""
+    """What the pump moves bytes through: an SSLSocket, or what looks like one. Non-blocking; its errors say what it wants."""
 
     def recv(self, size: int, /) -> bytes: ...
     def send(self, data: memoryview, /) -> int: ...
@@ -179,7 +180,5 @@ class Pump:
             self._outward, self._outward_over = memoryview(b""), True
 
     def _end_layer(self) -> None:
-        try:
+        with contextlib.suppress(OSError, ValueError):  # it wants the other side's close_notify, or is gone: either is fine
             self._layer.unwrap()
-        except (OSError, ValueError):  # it wants the other side's close_notify, or the connection is gone: either is fine
-            pass
