@@ -17,7 +17,8 @@ from setuptools.command.build_ext import build_ext
 MODULES = [
     "wsengine.message", "wsengine.testing.stamp",
     *(f"wsengine.engine.{name}" for name in (
-        "ring", "utf8", "frames", "tls", "control", "output", "intake", "stream", "reader", "receiver", "keepalive")),
+        "ring", "utf8", "frames", "tls", "control", "output", "intake", "stream", "reader", "receiver",
+        "sender", "keepalive")),
     *(f"wsengine.pipeline.{name}" for name in ("chunk", "crew", "callbacks", "materialiser", "processor")),
 ]
 

@@ -7,7 +7,7 @@
 #ifndef WSENGINE_CONTROL_HPP
 #define WSENGINE_CONTROL_HPP
 
-#include "stack.hpp"
+#include "outbox.hpp"
 
 namespace wsengine {
 
@@ -18,19 +18,6 @@ enum Ask : std::uint32_t {
   kAskIdle = 1,    // nothing heard for ws_timeout
   kAskPong = 2,    // a ping has had no pong for pong_timeout
   kAskClose = 4,   // the closing handshake took longer than close_timeout
-};
-
-// A frame on its way out, masked and ready. Made by any thread, freed by the reader.
-struct OutFrame {
-  OutFrame* next;
-  std::uint32_t size;    // bytes at data()
-  std::uint8_t opcode;   // control frames overtake between data frames
-  std::uint8_t* data() { return reinterpret_cast<std::uint8_t*>(this + 1); }
-  static OutFrame* make(std::uint32_t size, std::uint8_t opcode) {
-    auto* frame = static_cast<OutFrame*>(std::malloc(sizeof(OutFrame) + size));
-    if (frame) *frame = OutFrame{nullptr, size, opcode};
-    return frame;
-  }
 };
 
 struct Control {
@@ -60,17 +47,11 @@ struct Control {
   std::atomic<std::uint32_t> asks{0};         // bits of Ask: timer by fetch_or release, reader by exchange acquire
 
   // ---- anyone -> reader
-  Stack<OutFrame> outbox;
+  Outbox outbox;
+  std::atomic<std::uint32_t> awaited{0};  // pings whose pong somebody waits for; those threads; relaxed: a pong comes later
 
   Control() {
     for (auto& sent : ping_sent_ns) sent.store(0, std::memory_order_relaxed);
-  }
-  ~Control() {
-    for (OutFrame* frame = outbox.take(); frame;) {
-      OutFrame* next = frame->next;
-      std::free(frame);
-      frame = next;
-    }
   }
 
   // The supervisor, with the reader off this connection and the timer not watching it.

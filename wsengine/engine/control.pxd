@@ -36,6 +36,7 @@ cdef extern from "control.hpp" namespace "wsengine" nogil:
         atomic[int64_t]* ping_sent_ns
         atomic[uint32_t] asks
         Outbox outbox
+        atomic[uint32_t] awaited
         void begin(uint32_t epoch)
         void end()
         void resume(int64_t now)

@@ -29,7 +29,8 @@ cdef struct Intake:            # the reader's own, shared by its connections
     cbool lent                 # read by a processor, which looks for messages itself: nobody needs to be notified
     MaskKeys keys
     int64_t now                # of the read under way
-    void* notes                # reader: where pings and pongs are noted
+    cbool loud                 # pings and pongs are noted, and not only pongs that somebody waits for
+    void* notes                # reader: where they are noted
     void (*note_control)(void* notes, uint32_t index, uint32_t epoch, bint ping, const Parsed* parsed,
                          int64_t round_trip) noexcept nogil
 

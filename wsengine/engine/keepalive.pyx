@@ -27,7 +27,7 @@ cdef void send_ping(Control* control, Schedule* plan, KeepaliveTimer timer, int6
     for i in range(4):
         payload[i] = <uint8_t>(plan.epoch >> (24 - 8 * i))
         payload[4 + i] = <uint8_t>(plan.number >> (24 - 8 * i))
-    frame = frame_make(&timer.keys, OP_PING, payload, 8)
+    frame = frame_make(&timer.keys, OP_PING, payload, 8, plan.epoch)
     if frame == NULL:
         return
     control.ping_sent_ns[plan.number % 16].store(now, memory_order_relaxed)

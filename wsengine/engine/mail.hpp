@@ -40,7 +40,8 @@ struct Note {
   std::uint16_t code;
   std::uint8_t text_size;
   std::uint8_t text[125];
-  std::uint64_t detail;  // kEnded with 1009: bytes announced; kHigh, kLow: the account's level
+  std::uint64_t detail;  // kEnded with 1009: bytes announced; kHigh, kLow: the account's level;
+                         // kPing, kPong: when it was read, monotonic nanoseconds
   std::int64_t round_trip_ns;
 };
 

@@ -20,18 +20,19 @@ cdef extern from "<sys/socket.h>" nogil:
 
 # -------------------------------------------------------------------------------------------------------------- frames
 
-cdef OutFrame* frame_make(MaskKeys* keys, uint8_t opcode, const uint8_t* payload, size_t size) noexcept nogil:
-    cdef OutFrame* frame = OutFrame.make(<uint32_t>frame_size(size), opcode)
+cdef OutFrame* frame_make(MaskKeys* keys, uint8_t opcode, const uint8_t* payload, size_t size,
+                          uint32_t epoch) noexcept nogil:
+    cdef OutFrame* frame = OutFrame.make(<uint32_t>frame_size(size), opcode, epoch)
     if frame != NULL:
         build(frame.data(), opcode, True, payload, size, next_key(keys))
     return frame
 
 
-cdef void frames_free(OutFrame* first) noexcept nogil:
+cdef void drop_all(Output* out, OutFrame* first) noexcept nogil:
     cdef OutFrame* next
     while first != NULL:
         next = first.next
-        free(first)
+        out.box.done(first)
         first = next
 
 
@@ -53,16 +54,16 @@ cdef void queue(Output* out, OutFrame* frame) noexcept nogil:
         out.data_last = frame
 
 
-cdef void output_take(Output* out, Outbox* outbox) noexcept nogil:
+cdef void output_take(Output* out, uint32_t epoch) noexcept nogil:
     cdef OutFrame* frame
     cdef OutFrame* next
-    if outbox.empty():
+    if out.box.empty():
         return
-    frame = outbox.take_in_order()
+    frame = out.box.take_in_order()
     while frame != NULL:
         next = frame.next
-        if out.close_queued or out.dead:
-            free(frame)
+        if out.close_queued or out.dead or frame.epoch != epoch:
+            out.box.done(frame)
         else:
             queue(out, frame)
         frame = next
@@ -97,10 +98,10 @@ cdef void output_close(Output* out, MaskKeys* keys, uint16_t code, const uint8_t
     size = min(size, <size_t>123)
     if size:
         memcpy(payload + 2, reason, size)
-    frame = frame_make(keys, OP_CLOSE, payload, 0 if code == 1005 else size + 2)
+    frame = frame_make(keys, OP_CLOSE, payload, 0 if code == 1005 else size + 2, 0)
     if frame == NULL:
         return
-    frames_free(out.data_first)       # what was not begun will not be sent: nothing may follow a Close
+    drop_all(out, out.data_first)     # what was not begun will not be sent: nothing may follow a Close
     out.data_first = out.data_last = NULL
     queue(out, frame)
     out.close_queued = True
@@ -156,7 +157,7 @@ cdef bint output_write(Output* out, int fd, Tls* tls) noexcept nogil:
             break
         out.sent += <uint32_t>took
         if out.sent == out.sending.size:
-            free(out.sending)
+            out.box.done(out.sending)
             out.sending = NULL
     return False
 
@@ -170,8 +171,8 @@ cdef void output_shut(Output* out, int fd, Tls* tls) noexcept nogil:
 
 
 cdef void output_drop(Output* out) noexcept nogil:
-    frames_free(out.sending)
-    frames_free(out.control_first)
-    frames_free(out.data_first)
+    drop_all(out, out.sending)
+    drop_all(out, out.control_first)
+    drop_all(out, out.data_first)
     out.sending = out.control_first = out.control_last = out.data_first = out.data_last = NULL
     out.pongs = 0

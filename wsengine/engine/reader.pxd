@@ -105,7 +105,7 @@ cdef struct Reader:
     atomic[uint32_t]* pending  # pings and pongs noted and not taken; added here, the supervisor subtracts; a bound, relaxed
 
 cdef void free_command(Command* command) noexcept nogil
-# Note pings and pongs, too; for Intake.note_control, with the Reader as its context.
+# Note a ping or a pong; for Intake.note_control, with the Reader as its context.
 cdef void note_control(void* context, uint32_t index, uint32_t epoch, bint ping, const Parsed* parsed,
                        int64_t trip) noexcept nogil
 # Milliseconds that the next round may wait at the most; below 0: for ever.

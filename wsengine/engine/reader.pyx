@@ -57,6 +57,7 @@ cdef void note_control(void* context, uint32_t index, uint32_t epoch, bint ping,
     note.text_size = <uint8_t>parsed.size
     memcpy(note.text, parsed.payload, parsed.size)
     note.round_trip_ns = trip
+    note.detail = <uint64_t>reader.intake.now
     reader.pending[0].fetch_add(1, memory_order_relaxed)
     post(reader, note)
 

@@ -146,8 +146,8 @@ cdef class Receiver:
         if not intake_start(&self.reader.intake, ring.c, ring.account.c, ring.parker.c, ring.pool):
             raise MemoryError()
         self.reader.intake.notes = self.reader
-        if loud:
-            self.reader.intake.note_control = note_control
+        self.reader.intake.note_control = note_control
+        self.reader.intake.loud = loud
 
     def __dealloc__(self):
         cdef Wire* wire

@@ -15,7 +15,7 @@ from wsengine.engine.frames cimport (OP_CLOSE, STEP_CLOSE, STEP_FAIL, STEP_MESSA
                                      STEP_PONG, MaskKeys, Parsed, Step, between_messages, parse, parse_any, parser_start,
                                      whole_message)
 from wsengine.engine.intake cimport STAGED, Intake, describe, flush, has_credit, intake_settle, room_in_slab
-from wsengine.engine.output cimport (frames_free, output_close, output_drop, output_pong, output_shut, output_take,
+from wsengine.engine.output cimport (output_close, output_drop, output_pong, output_shut, output_take,
                                      output_write)
 from wsengine.engine.ring cimport Arrival, Descriptor, Slab, SlabPool, monotonic_ns
 from wsengine.engine.tls cimport TLS_FAILED, Tls, tls_free, tls_new, tls_read
@@ -34,6 +34,7 @@ cdef Wire* wire_new(int fd, uint32_t index, uint32_t epoch, Control* control, ui
         wire.index = index
         wire.epoch = epoch
         wire.control = control
+        wire.out.box = &control.outbox
         parser_start(&wire.parser, max_size)
     return wire
 
@@ -54,7 +55,6 @@ cdef void drop_rest(Wire* wire) noexcept nogil:
 
 cdef void wire_free(Wire* wire) noexcept nogil:
     output_drop(&wire.out)
-    frames_free(wire.control.outbox.take_in_order())
     drop_part(wire)
     drop_rest(wire)
     tls_free(wire.tls)
@@ -225,7 +225,7 @@ cdef void on_pong(Wire* wire, Intake* intake, const Parsed* parsed) noexcept nog
         if ours and number > wire.control.pong_number.load(memory_order_relaxed):
             wire.control.round_trip_ns.store(trip, memory_order_relaxed)
             wire.control.pong_number.store(number, memory_order_relaxed)
-    if intake.note_control != NULL:
+    if intake.loud or wire.control.awaited.load(memory_order_relaxed):
         intake.note_control(intake.notes, wire.index, wire.epoch, False, parsed, trip)
 
 
@@ -238,7 +238,7 @@ cdef bint take_step(Wire* wire, Intake* intake, Step step, const Parsed* parsed)
     if step == STEP_PING:
         Control.add(wire.control.pings_heard, 1)
         output_pong(&wire.out, &intake.keys, parsed.payload, parsed.size)
-        if intake.note_control != NULL:
+        if intake.loud:
             intake.note_control(intake.notes, wire.index, wire.epoch, True, parsed, -1)
     elif step == STEP_PONG:
         on_pong(wire, intake, parsed)
@@ -475,7 +475,7 @@ cdef Reading wire_read(Wire* wire, Intake* intake) noexcept nogil:
 
 cdef bint wire_write(Wire* wire) noexcept nogil:
     """Send what is queued; True if the socket took less."""
-    output_take(&wire.out, &wire.control.outbox)
+    output_take(&wire.out, wire.epoch)
     if output_write(&wire.out, wire.fd, wire.tls):
         return True
     if wire.phase == PHASE_ENDING:

@@ -10,13 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from wsengine.engine.control import ControlBlock
 from wsengine.websocket.lifecycle import Lifecycle, State
+from wsengine.websocket.sending import check_close
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Callable, Iterable
 
     from wsengine.websocket.dial import Dialed
+    from wsengine.websocket.pings import Pong
     from wsengine.websocket.response import Response
     from wsengine.websocket.retry import RetryBudget
+    from wsengine.websocket.sending import Data, Outgoing, Timeout
     from wsengine.websocket.uri import WebSocketURI
 
 __all__ = ["Connection"]
@@ -54,6 +58,8 @@ class Connection:
         self._opened_at = 0.0
         self._due = 0.0
         self._counts: dict[str, int] = {}
+        self._outgoing: Outgoing
+        self._begin_close: Callable[[int, int, bytes], None]
 
     @property
     def url(self) -> str:
@@ -79,6 +85,59 @@ class Connection:
     def reconnects(self) -> int:
         return max(self.opened - 1, 0)
 
+    @property
+    def queued_bytes(self) -> int:
+        """Bytes of messages that wait for the socket to take them."""
+        return self._outgoing.queued
+
+    # ------------------------------------------------------------------------------------------ anybody, from any thread
+
+    def send(self, message: Data | Iterable[Data], text: bool | None = None, *, epoch: int | None = None,
+             timeout: Timeout = "close_timeout") -> None:
+        """Send a message. Thread-safe, also in a handler; messages of several threads do not mix.
+
+        Returns when it is queued, masked: the reader sends it. Nothing tells whether the server got it.
+
+        Args:
+            message: str goes as text, bytes-like as binary; an iterable of one of them goes in fragments, each as it comes.
+            text: True sends bytes as text (they are to be UTF-8), False sends str as binary.
+            epoch: send in this generation or not at all; None takes the present one.
+            timeout: seconds to wait for room, where `write_limit` bytes wait to be sent.
+
+        Raises:
+            ConnectionClosed: the connection is not open, or the generation has ended; it says how.
+            TimeoutError: no room came, as the server does not read; a message that was begun ends the connection (1011).
+            ConfigurationError: the message is something else.
+        """
+        self._outgoing.send(message, text, epoch, timeout)
+
+    def ping(self, data: str | bytes | None = None) -> Pong:
+        """Send a ping, at most 125 bytes; random ones by default. Returns at once, with the pong to wait for. Thread-safe.
+
+        Raises ConnectionClosed if the connection is not open, ConfigurationError for what is no payload.
+        """
+        return self._outgoing.ping(data)
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        """Begin the closing handshake of the present generation, if there is one; returns at once. Thread-safe.
+
+        The retry policy decides about the next generation. `close_timeout` bounds the wait for the server's Close.
+        """
+        number, text = check_close(code, reason)
+        self._begin_close(self.epoch, number, text)
+
+    def _why_full(self) -> str:
+        """Why a sender finds no room, for the text of its error."""
+        full = ", as it may wait for us: reading is paused while the pipeline is full" if self.paused else ""
+        return f"the server does not read{full}"
+
+    def _bind(self, outgoing: Outgoing, begin_close: Callable[[int, int, bytes], None]) -> None:
+        """The producer, before there are threads."""
+        self._outgoing = outgoing
+        self._begin_close = begin_close
+
+    # ------------------------------------------------------------------------------------------------------------ figures
+
     def counts(self) -> dict[str, int]:
         """Messages, payload bytes, frames and the like over all generations."""
         return self._control.counts()
@@ -94,6 +153,7 @@ class Connection:
         self._sock = dialed.sock
         self._opened_at = time.monotonic()
         self._counts = self._control.counts()
+        self._outgoing.open(self.epoch)
 
     def let_go(self) -> dict[str, int]:
         """The supervisor only: the reader is off the socket, so it may be closed; what the generation counted."""

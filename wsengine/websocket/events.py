@@ -27,9 +27,11 @@ class Events:
     Args:
         telemetry_id: the first element of the events' names.
         logger: one INFO line a change of state, WARNING for what went wrong.
+        loud: whether pings and pongs are told.
     """
 
-    def __init__(self, telemetry_id: str, pipeline: str, logger: logging.Logger) -> None:
+    def __init__(self, telemetry_id: str, pipeline: str, logger: logging.Logger, *, loud: bool = False) -> None:
+        self._loud = loud
         self._names = {name: telemetry.connection_event(telemetry_id, name) for name in telemetry.CONNECTION_EVENTS}
         self._queue = {name: telemetry.queue_event(telemetry_id, name) for name in telemetry.QUEUE_EVENTS}
         self._pipeline = pipeline
@@ -78,6 +80,8 @@ class Events:
 
     def control(self, connection: Connection, note: Note) -> None:
         """A ping of the peer's, or a pong; only where they are not silenced."""
+        if not self._loud:
+            return
         measurements: dict[str, Any] = {"count": 1, "monotonic_time": time.monotonic_ns()}
         if note.kind == "pong" and note.round_trip >= 0:
             measurements["round_trip"] = note.round_trip

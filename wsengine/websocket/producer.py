@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import logging
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from wsengine.engine.keepalive import KeepaliveTimer
 from wsengine.engine.receiver import Receiver
 from wsengine.engine.ring import Parker, Ring
+from wsengine.engine.sender import Sender
 from wsengine.engine.threads import spawn
 from wsengine.errors import ConfigurationError
 from wsengine.options import LATER, boolean, function, reject_unknown, seconds, text, whole
@@ -22,6 +24,7 @@ from wsengine.websocket.events import Events
 from wsengine.websocket.handshake import Handshake
 from wsengine.websocket.headers import USER_AGENT, resolve_headers
 from wsengine.websocket.retry import Backoff, RetryBudget, check_retry
+from wsengine.websocket.sending import Outgoing
 from wsengine.websocket.socket_options import SocketOptions
 from wsengine.websocket.supervisor import Supervisor, Timing
 from wsengine.websocket.uri import parse_uri
@@ -41,7 +44,7 @@ LARGEST = 2**32 - 1
 SLAB = 2**18
 
 OPTIONS = ("path", "ws_timeout", "keepalive", "silence_pings", "pong_timeout", "headers", "telemetry_id", "concurrency",
-           "transformer", "retry", "open_timeout", "close_timeout", "max_size", "subprotocols", "origin",
+           "transformer", "retry", "open_timeout", "close_timeout", "max_size", "write_limit", "subprotocols", "origin",
            "user_agent_header", "socket_options", "logger")
 #: What users of the ancestor, of gun and of other clients may write, and what it is called here.
 RENAMED = {
@@ -77,6 +80,7 @@ class WebSocketProducer(Producer):
         retry: Backoff(...), or a callable on the RetryState that returns seconds, or None to give up.
         open_timeout: for one attempt: DNS, TCP and the opening handshake together.
         close_timeout: for the closing handshake.
+        write_limit: bytes of messages that may wait to be sent on a connection; beyond, senders wait for room.
         max_size: bytes of a message at the most, not above the pipeline's max_queue_bytes; None for no limit but 4 GiB.
         subprotocols, origin, user_agent_header: of the upgrade request.
         socket_options: SocketOptions(...), such as TCP keepalive and user time-out.
@@ -93,7 +97,7 @@ class WebSocketProducer(Producer):
                  headers: Any = None, telemetry_id: str = "websocket_producer", concurrency: int = 1,
                  transformer: Callable[[Any, dict[str, Any]], Message] | None = None, retry: RetryPolicy | None = None,
                  open_timeout: float | None = 10.0, close_timeout: float = 5.0, max_size: int | None = 2**20,
-                 subprotocols: Sequence[str] | None = None, origin: str | None = None,
+                 write_limit: int = 2**20, subprotocols: Sequence[str] | None = None, origin: str | None = None,
                  user_agent_header: str | None = USER_AGENT, socket_options: SocketOptions | None = None,
                  logger: logging.Logger | None = None, **unknown: object) -> None:
         reject_unknown("producer", unknown, OPTIONS, RENAMED)
@@ -114,6 +118,7 @@ class WebSocketProducer(Producer):
             raise ConfigurationError("producer.pong_timeout", pong_timeout, "set keepalive, too: without pings there are "
                                      "no pongs to wait for")
         self._open_timeout = seconds("producer.open_timeout", open_timeout)
+        self._write_limit = whole("producer.write_limit", write_limit, minimum=1, maximum=2**40)
         self._silent = boolean("producer.silence_pings", silence_pings)
         self.telemetry_id = text("producer.telemetry_id", telemetry_id)
         function("producer.transformer", transformer, "(data, metadata) -> Message")
@@ -157,11 +162,18 @@ class WebSocketProducer(Producer):
         self.connections = tuple(Connection(i, self.uri, RetryBudget(self._retry)) for i in range(self.concurrency))
         self._receiver = Receiver(ring, parker, timer_parker, loud=not self._silent)
         self._timer = KeepaliveTimer(self._receiver, [c._control for c in self.connections], timer_parker)
-        self._events = Events(self.telemetry_id, host.name, self._logger)
+        for one in self.connections:
+            one._bind(Outgoing(Sender(one._control, self._receiver, self._write_limit), self._timing.close_timeout,
+                               one._why_full, partial(self._abandon, one.index)), partial(self._receiver.close, one.index))
+        self._events = Events(self.telemetry_id, host.name, self._logger, loud=not self._silent)
         self._supervisor = Supervisor(
             self._name, self.connections, parker, self._receiver, self._timer, self._events, self._timing, self._dial,
             lambda error: host.finished(self, error), (account.max_messages, account.max_bytes))
         host.add_ring(ring, Origin(self.connections), self._transformer)
+
+    def _abandon(self, index: int, epoch: int) -> None:
+        """A message was begun and will not be completed: nothing can follow it."""
+        self._receiver.close(index, epoch, 1011, b"incomplete message")
 
     def _dial(self, cancellation: Cancellation) -> Dialed:
         """One attempt, in a dialer thread."""

@@ -33,7 +33,7 @@ CHUNK = 256 * 1024
 
 
 class Layer(Protocol):
-    """What the pump moves bytes through: an SSLSocket, or what looks like one. Non-blocking; its errors say what it wants."""
+    """What the pump moves bytes through: an SSLSocket, or the like. Non-blocking; its errors say what it wants."""
 
     def recv(self, size: int, /) -> bytes: ...
     def send(self, data: memoryview, /) -> int: ...

@@ -26,6 +26,7 @@ from wsengine.errors import (
 from wsengine.websocket.deadline import Cancellation
 from wsengine.websocket.dialers import Dialers
 from wsengine.websocket.lifecycle import Event, State
+from wsengine.websocket.sending import ending
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -226,6 +227,8 @@ class Supervisor:
         elif note.kind == "ended":
             self._ended(connection, note)
         else:
+            if note.kind == "pong":
+                connection._outgoing.pongs.heard(note.text, note.detail / 1e9)
             self._events.control(connection, note)
 
     def _ended(self, connection: Connection, note: Note) -> None:
@@ -238,6 +241,7 @@ class Supervisor:
             connection.close_code, connection.close_reason = error.code, error.reason
         else:
             connection.close_code, connection.close_reason = 1006, ""
+        connection._outgoing.shut(ending(error))
         if connection._lifecycle.state is State.CLOSING or self._draining:
             connection._lifecycle.fire(Event.GIVEN_UP)
             self._events.closed(connection, duration)
@@ -266,6 +270,7 @@ class Supervisor:
 
     def _close(self, connection: Connection) -> None:
         if connection._lifecycle.fire(Event.CLOSE) is State.CLOSING:
+            connection._outgoing.shut(ConnectionClosedOK(1000, "the pipeline is stopping"))
             self._receiver.close(connection.index, connection.epoch, 1000)
 
 

@@ -1,0 +1,178 @@
+"""Sending on a connection: messages become frames, one message at a time, and wait for room where too much is queued.
+
+Here belongs what may be sent, when, and how long a sender waits. Masking, the queue and its bound are the engine's (sender,
+outbox); which generation is open is the supervisor's word.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from wsengine.errors import ConfigurationError, ConnectionClosed, ConnectionClosedError
+from wsengine.websocket.pings import Pong, Pongs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from wsengine.engine.sender import Sender
+
+__all__ = ["Data", "Outgoing", "Timeout", "check_close", "ending"]
+
+#: What a message, or a fragment of one, is made of.
+Data: TypeAlias = str | bytes | bytearray | memoryview
+
+#: Seconds; None waits for ever, "close_timeout" as long as that option says.
+Timeout: TypeAlias = float | Literal["close_timeout"] | None
+
+CONTINUATION, TEXT, BINARY, PING = 0, 1, 2, 9
+#: Close codes that an endpoint may send, below those that are an application's own (3000 to 4999).
+SENDABLE = {*range(1000, 1004), *range(1007, 1015)}
+#: Bytes of a frame at the most; more is to be sent in fragments.
+LARGEST = 2**31
+#: Seconds between two looks at whether a wait for room has become pointless, though nobody said so.
+SLICE = 0.1
+
+
+class Outgoing:
+    """What one connection sends, in all its generations. Every method is thread-safe; handlers may call them.
+
+    Args:
+        sender: of the connection's place.
+        timeout: seconds that a send waits for room where it is not told otherwise.
+        why_full: says why the server may not be reading, for the time-out's text.
+        abandon: called with a generation in which a message has been begun and will not be completed; it must end.
+    """
+
+    def __init__(self, sender: Sender, timeout: float, why_full: Callable[[], str],
+                 abandon: Callable[[int], None]) -> None:
+        self._sender = sender
+        self._timeout = timeout
+        self._why_full = why_full
+        self._abandon = abandon
+        self._lock = threading.Lock()  # held over all frames of a message: no other may come between them
+        self._epoch = 0  # the generation that is open, 0: none; the supervisor writes it
+        self._closed: ConnectionClosed = ConnectionClosedError(1006, "not connected yet")  # while none is; the same
+        self.pongs = Pongs(sender.await_pong)
+
+    # ----------------------------------------------------------------------------------------------- the supervisor's
+
+    def open(self, epoch: int) -> None:
+        """A generation has begun."""
+        self._epoch = epoch
+
+    def shut(self, error: ConnectionClosed) -> None:
+        """The generation has ended, or ends: whoever sends, waits to, or waits for a pong gets this error."""
+        self._closed = error
+        self._epoch = 0
+        self._sender.wake()
+        self.pongs.fail(error)
+
+    # ----------------------------------------------------------------------------------------------------- anybody's
+
+    @property
+    def queued(self) -> int:
+        """Bytes that wait for the socket to take them."""
+        return self._sender.queued
+
+    def send(self, message: Data | Iterable[Data], text: bool | None, epoch: int | None, timeout: Timeout) -> None:
+        """Send a message; see `Connection.send`."""
+        if timeout == "close_timeout":
+            timeout = self._timeout
+        deadline = None if timeout is None else time.monotonic() + timeout
+        if not self._lock.acquire(timeout=-1 if timeout is None else timeout):
+            raise TimeoutError(f"another message was being sent for {timeout:.1f} s; {self._why_full()}")
+        try:
+            epoch = self._check(epoch)
+            if isinstance(message, (str, bytes, bytearray, memoryview)):
+                self._put(_opcode(message, text), message, True, epoch, deadline)
+            elif isinstance(message, Iterable):
+                self._send_fragments(iter(message), text, epoch, deadline)
+            else:
+                raise ConfigurationError("send.message", message, "give str, bytes, or an iterable of one of them")
+        finally:
+            self._lock.release()
+
+    def ping(self, data: str | bytes | None) -> Pong:
+        """Send a ping; see `Connection.ping`."""
+        epoch = self._check(None)
+        payload, pong = self.pongs.expect(data)
+        try:
+            with self._lock:
+                self._sender.send(PING, payload, epoch)
+                self._check(epoch)
+        except BaseException:
+            self.pongs.forget(payload)
+            raise
+        return pong
+
+    def _check(self, epoch: int | None) -> int:
+        now = self._epoch
+        if now == 0 or (epoch is not None and epoch != now):
+            raise type(self._closed)(*self._closed.args)  # one of its own for each: tracebacks are not shared
+        return now
+
+    def _send_fragments(self, fragments: Iterator[Data], text: bool | None, epoch: int, deadline: float | None) -> None:
+        """Each is known to be the last only when there is no other, so each is sent one step late. What fails behind the
+        first, the iterable included, leaves half a message, which nothing can follow: the connection ends with 1011."""
+        first = next(fragments, None)
+        if first is None:
+            raise ConfigurationError("send.message", fragments, "give at least one fragment; an empty message is '' or b''")
+        kind = opcode = _opcode(first, text)
+        last = first
+        try:
+            for one in fragments:
+                if _opcode(one, text) != kind:
+                    raise ConfigurationError("send.message", type(one).__name__, "give fragments all str, or all bytes")
+                self._put(opcode, last, False, epoch, deadline)
+                last, opcode = one, CONTINUATION
+            self._put(opcode, last, True, epoch, deadline)
+        except BaseException:
+            if opcode == CONTINUATION:
+                self._abandon(epoch)
+            raise
+
+    def _put(self, opcode: int, data: Data, fin: bool, epoch: int, deadline: float | None) -> None:
+        payload = data.encode() if isinstance(data, str) else memoryview(data).cast("B")
+        if len(payload) > LARGEST:
+            raise ConfigurationError("send.message", f"{len(payload)} bytes", "send it in fragments of at most 2 GiB")
+        self._wait_for_room(epoch, deadline)
+        self._sender.send(opcode, payload, epoch, fin=fin)
+
+    def _wait_for_room(self, epoch: int, deadline: float | None) -> None:
+        begun = time.monotonic()
+        while True:
+            self._check(epoch)
+            if self._sender.admits:
+                return
+            left = SLICE if deadline is None else deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError(f"{self.queued} bytes have waited for {time.monotonic() - begun:.1f} s to be sent; "
+                                   f"{self._why_full()}")
+            self._sender.wait(lambda: self._epoch != epoch or self._sender.admits, min(left, SLICE))
+
+
+def _opcode(data: Data, text: bool | None) -> int:
+    if not isinstance(data, (str, bytes, bytearray, memoryview)):
+        raise ConfigurationError("send.message", data, "give str, bytes, or an iterable of one of them")
+    return TEXT if (isinstance(data, str) if text is None else text) else BINARY
+
+
+def check_close(code: object, reason: object) -> tuple[int, bytes]:
+    """Check what is to go into a Close frame (RFC 6455 §5.5.1, §7.4). Raises ConfigurationError."""
+    if isinstance(code, bool) or not isinstance(code, int) or not (code in SENDABLE or 3000 <= code < 5000):
+        raise ConfigurationError("close.code", code, "give 1000 to 1003, 1007 to 1014, or 3000 to 4999")
+    if not isinstance(reason, str) or len(reason.encode()) > 123:
+        raise ConfigurationError("close.reason", reason, "give a str of at most 123 bytes in UTF-8")
+    return code, reason.encode()
+
+
+def ending(error: BaseException) -> ConnectionClosed:
+    """What those who use a connection get for the way in which it ended."""
+    if isinstance(error, ConnectionClosed):
+        return error
+    closed = ConnectionClosedError(1006, str(error))
+    closed.__cause__ = error
+    return closed
