@@ -192,7 +192,7 @@ class Supervisor:
     def _delay(self, connection: Connection, now: float, error: BaseException) -> tuple[float | None, BaseException]:
         """What the retry policy says, and the failure that stands; a policy that fails itself gives up."""
         try:
-            return connection._budget.failed(now, error), error
+            return connection._budget.failed(now, error), connection._budget.last_error or error
         except ConfigurationError as wrong:
             return None, wrong
 
@@ -210,7 +210,7 @@ class Supervisor:
             connection._lifecycle.fire(event)
             return
         connection._lifecycle.fire(Event.GIVEN_UP)
-        exhausted = RetriesExhausted(connection._budget.failures, error)
+        exhausted = RetriesExhausted(connection._budget.failures, error, connection._budget.fatal)
         self._events.gave_up(connection, exhausted)
         if all(c._lifecycle.state is State.STOPPED for c in self._connections):
             self._finished(exhausted)
