@@ -245,7 +245,7 @@ def test_a_tls_server_on_a_plain_port_is_told(certificates):
 
 @pytest.mark.parametrize(("script", "kind", "text"), [
     ([steps.cut()], ssl.SSLEOFError, "closed the connection during the TLS handshake"),
-    ([steps.reset()], ConnectionResetError, "during the TLS handshake"),
+    ([steps.stall(0.5), steps.reset()], ConnectionResetError, "during the TLS handshake"),
     ([steps.raw(b"\x16\x03\x03\x00\x05zzzzz"), steps.stall()], ssl.SSLError, "during the TLS handshake"),
 ])
 def test_a_handshake_that_breaks_off_is_a_defined_error(certificates, client, path, script, kind, text):

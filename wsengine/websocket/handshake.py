@@ -124,8 +124,9 @@ class Handshake:
         if self._answer.refusal is not None:
             return InvalidStatus(self._answer.refusal)
         arrived = self._answer.head.arrived
+        place = f"inside its response head, after {arrived} bytes"
         return InvalidMessage("the server closed the connection " + (
-            f"inside its response head, after {arrived} bytes" if arrived else "without answering the upgrade request" + self._doubt))
+            place if arrived else "without answering the upgrade request" + self._doubt))
 
     def _judge(self, response: Response) -> str | None:
         """Return the agreed subprotocol of an acceptable 101."""
