@@ -8,13 +8,17 @@ from __future__ import annotations
 import gc
 import os
 import random
+import ssl
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
+import trustme
+
+from wsengine.testing import ServerTLS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -80,3 +84,36 @@ def no_leaks(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
         if time.monotonic() >= deadline:
             pytest.fail(f"left behind: threads {left_threads}, processes {left_children}, {left_files:+d} open files")
         time.sleep(0.01)
+
+
+class Certificates:
+    """A CA made for this run, and what it issues, as files."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.ca = trustme.CA()
+        self.ca_file = self.path("ca")
+        self.ca.cert_pem.write_to_path(self.ca_file)
+
+    def path(self, name: str) -> str:
+        return str(self.folder / f"{name}.pem")
+
+    def issue(self, *names: str, ca: trustme.CA | None = None, **options: Any) -> str:
+        """A file with key and chain of a certificate for these names; options as for `trustme.CA.issue_cert`."""
+        path = self.path(f"{len(list(self.folder.iterdir()))}")
+        (ca or self.ca).issue_cert(*names, **options).private_key_and_cert_chain_pem.write_to_path(path)
+        return path
+
+    def server(self, *names: str, **options: Any) -> ServerTLS:
+        """TLS of a server, by default with a good certificate of 127.0.0.1, ::1 and localhost."""
+        return ServerTLS(self.issue(*(names or ("127.0.0.1", "::1", "localhost"))), **options)
+
+    def context(self) -> ssl.SSLContext:
+        """A client's context that trusts the CA."""
+        return ssl.create_default_context(cafile=self.ca_file)
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """A CA of this run, and certificates from it."""
+    return Certificates(tmp_path_factory.mktemp("certificates"))

@@ -12,6 +12,7 @@ from wsengine.pipeline.pipeline import Pipeline, all_running
 from wsengine.pipeline.processors import Processors
 from wsengine.pipeline.source import Inbox, Producer
 from wsengine.websocket.connection import Connection
+from wsengine.websocket.failures import process_exception
 from wsengine.websocket.producer import WebSocketProducer
 from wsengine.websocket.response import Response
 from wsengine.websocket.retry import Backoff, RetryState
@@ -34,6 +35,7 @@ __all__ = [
     "StopResult",
     "WebSocketProducer",
     "all_running",
+    "process_exception",
     "telemetry",
 ]
 __all__ += errors.__all__

@@ -10,6 +10,8 @@
     ├── InvalidHandshake                 the opening handshake failed
     │   ├── InvalidMessage               the answer is not HTTP, or larger than we take
     │   ├── InvalidStatus                the answer is HTTP, but not 101; `response`
+    │   │   └── InvalidRedirect          a redirect that cannot be followed; `problem`
+    │   ├── ProxyError                   the proxy refused, or did not understand; `proxy`, `problem`, `response`
     │   ├── InvalidUpgrade               a 101 that does not accept our request
     │   └── NegotiationError             a subprotocol or extension that we did not offer
     ├── ProtocolError                    the peer broke RFC 6455; `code` is the close code we sent
@@ -44,12 +46,14 @@ __all__ = [
     "HeadersError",
     "InvalidHandshake",
     "InvalidMessage",
+    "InvalidRedirect",
     "InvalidStatus",
     "InvalidURI",
     "InvalidUpgrade",
     "NegotiationError",
     "PayloadTooBig",
     "ProtocolError",
+    "ProxyError",
     "QueueOverflow",
     "RetriesExhausted",
     "WebSocketException",
@@ -115,6 +119,39 @@ class InvalidStatus(InvalidHandshake):
     def __str__(self) -> str:
         reason = f" {self.response.reason_phrase}" if self.response.reason_phrase else ""
         return f"server answered the upgrade with HTTP {self.response.status_code}{reason}"
+
+
+class InvalidRedirect(InvalidStatus):
+    """The server redirects, and the redirect cannot be followed. Attributes: `response`, `problem`."""
+
+    def __init__(self, response: Response, problem: str) -> None:
+        super().__init__(response)
+        self.args = (response, problem)
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}, a redirect that cannot be followed: {self.problem}"
+
+
+class ProxyError(InvalidHandshake):
+    """The proxy did not make the connection.
+
+    Attributes:
+        proxy: its URL without user name and password.
+        problem: what it said.
+        response: of an HTTP proxy, with status and the beginning of the body; None where there was none.
+        fatal: whether it would say the same again, as for a wrong password.
+    """
+
+    def __init__(self, proxy: str, problem: str, response: Response | None = None, fatal: bool = False) -> None:
+        super().__init__(proxy, problem, response, fatal)
+        self.proxy = proxy
+        self.problem = problem
+        self.response = response
+        self.fatal = fatal
+
+    def __str__(self) -> str:
+        return f"the proxy {self.proxy} did not make the connection: {self.problem}"
 
 
 class InvalidUpgrade(InvalidHandshake):
@@ -187,12 +224,21 @@ class QueueOverflow(EngineError):
 
 
 class RetriesExhausted(EngineError):
-    """The retry policy gave up. Attributes: `attempts` that failed in a row, `last`, the last failure or None."""
+    """There will be no other attempt: the retry policy gave up, or the last failure is not worth one.
 
-    def __init__(self, attempts: int, last: BaseException | None) -> None:
-        super().__init__(attempts, last)
+    Attributes:
+        attempts: that failed in a row.
+        last: the last failure, or None.
+        fatal: whether the last failure alone ended it: by the table of failures, or by `process_exception`.
+    """
+
+    def __init__(self, attempts: int, last: BaseException | None, fatal: bool = False) -> None:
+        super().__init__(attempts, last, fatal)
         self.attempts = attempts
         self.last = last
+        self.fatal = fatal
 
     def __str__(self) -> str:
+        if self.fatal:
+            return f"gave up without another attempt: {self.last}"
         return f"gave up after {self.attempts} failed attempts" + (f"; the last: {self.last}" if self.last else "")

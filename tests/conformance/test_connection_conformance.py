@@ -18,8 +18,10 @@ from wsengine import (
     ConnectionClosedError,
     ConnectionClosedOK,
     InvalidMessage,
+    InvalidRedirect,
     InvalidStatus,
     InvalidUpgrade,
+    NegotiationError,
     Pipeline,
     ProtocolError,
     RetriesExhausted,
@@ -80,12 +82,8 @@ def connection_of(pipeline, index=0):
 
 REFUSALS = {
     "503 with Retry-After": ([steps.respond(503, [("Retry-After", "0")], b"busy")], InvalidStatus),
-    "401": ([steps.respond(401, [("WWW-Authenticate", "Bearer")])], InvalidStatus),
-    "302": ([steps.respond(302, [("Location", "ws://127.0.0.1:1/elsewhere")])], InvalidStatus),
-    "200 with a body": ([steps.respond(200, body=b"<html>hello</html>")], InvalidStatus),
+    "502": ([steps.respond(502, body=b"<html>no backend</html>")], InvalidStatus),
     "garbage": ([steps.raw(b"\x00\xffnot http at all\r\n\r\n")], InvalidMessage),
-    "a wrong accept": ([steps.wrong_accept()], InvalidUpgrade),
-    "no Upgrade header": ([steps.accept(without=["Upgrade"])], InvalidUpgrade),
     "an end before the answer": ([steps.cut()], InvalidMessage),
     "silence": ([steps.stall()], TimeoutError),
     "a slow drip of headers": ([steps.accept(chunk=1, interval=0.02), steps.stall()], TimeoutError),
@@ -112,6 +110,34 @@ def test_c19_a_failed_handshake_is_a_failure_with_its_cause_and_is_retried_until
         assert result.threads_alive == ()
         assert len(server.connections) == 4
         assert server.most_live == 1
+
+
+FATAL = {
+    "401": ([steps.respond(401, [("WWW-Authenticate", "Bearer")])], InvalidStatus),
+    "302 without a Location": ([steps.respond(302)], InvalidRedirect),
+    "200 with a body": ([steps.respond(200, body=b"<html>hello</html>")], InvalidStatus),
+    "a wrong accept": ([steps.wrong_accept()], InvalidUpgrade),
+    "no Upgrade header": ([steps.accept(without=["Upgrade"])], InvalidUpgrade),
+    "an extension": ([steps.accept(headers=[("Sec-WebSocket-Extensions", "permessage-deflate")])], NegotiationError),
+}
+
+
+@pytest.mark.parametrize("refusal", FATAL)
+def test_c19_a_failed_handshake_that_would_only_fail_again_is_told_by_name_and_ends_the_connection(refusal):
+    script, kind = FATAL[refusal]
+    with ScriptedServer([script]) as server, capture(*CONNECTION) as seen:
+        pipeline = Collector(producer(server.url))
+        pipeline.start()
+        result = pipeline.join(10)
+        assert result is not None, "the pipeline did not end"
+        [failure] = seen.of(FAILURE)
+        assert failure.measurements["delay"] is None
+        assert type(failure.metadata["reason"]) is kind
+        assert isinstance(result.error, RetriesExhausted)
+        assert result.error.fatal
+        assert type(result.error.last) is kind
+        assert result.threads_alive == ()
+        assert len(server.connections) == 1
 
 
 def test_c19_attempts_come_no_sooner_than_their_delays():

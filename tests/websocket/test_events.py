@@ -164,7 +164,7 @@ def test_each_change_of_state_is_one_line(caplog):
 
 
 def test_giving_up_is_one_error_line(caplog):
-    with ScriptedServer([[steps.respond(403)]]) as server:
+    with ScriptedServer([[steps.respond(500)]]) as server:
         pipeline = Gated(producer(server.url, retry=Backoff(0.01, max_retries=1)))
         pipeline.start()
         assert pipeline.join(10) is not None

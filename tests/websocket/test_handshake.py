@@ -311,9 +311,46 @@ def test_a_status_other_than_101_is_an_invalid_status_with_its_response(status, 
         assert "s3cret" not in shown
 
 
+def feed_in_steps(handshake, data, step):
+    for at in range(0, len(data), step):
+        assert handshake.feed(data[at:at + step]) is None
+
+
+@pytest.mark.parametrize(("framing", "wire", "body"), [
+    ("Content-Length: 5", b"later and more", b"later"),
+    ("Content-Length: 0", b"", b""),
+    ("Transfer-Encoding: chunked", b"3\r\nlat\r\n2;x=y\r\ner\r\n0\r\nTrailer: x\r\n\r\n", b"later"),
+    ("Transfer-Encoding: chunked", b"10000\r\n" + b"x" * 0x10000, b"x" * MAX_BODY),
+    ("Content-Length: 9999999", b"x" * 9000, b"x" * MAX_BODY),
+    ("Transfer-Encoding: chunked", b"nonsense\r\n", b""),
+    ("Transfer-Encoding: gzip", b"later", b"later"),
+    ("Content-Length: five", b"later", b"later"),
+])
+@pytest.mark.parametrize("step", [1, 7, 100_000])
+def test_the_body_of_a_refusal_ends_where_http_says_however_it_is_cut(framing, wire, body, step):
+    handshake = Handshake(URI)
+    data = f"HTTP/1.1 503 Busy\r\n{framing}\r\n\r\n".encode() + wire
+    with pytest.raises(InvalidStatus) as caught:
+        feed_in_steps(handshake, data, step)
+    assert body.startswith(caught.value.response.body[:len(body)])
+    if step == 100_000:
+        assert caught.value.response.body == body
+    assert not handshake.refused
+
+
+def test_a_refusal_without_a_length_goes_on_to_the_end_of_the_connection():
+    handshake = Handshake(URI)
+    assert handshake.feed(b"HTTP/1.1 403 No\r\n\r\nbec") is None
+    assert handshake.refused
+    assert handshake.feed(b"ause") is None
+    error = handshake.eof()
+    assert isinstance(error, InvalidStatus)
+    assert error.response.body == b"because"
+
+
 def test_a_reason_phrase_cannot_carry_control_characters_into_an_error():
     with pytest.raises(InvalidStatus) as caught:
-        Handshake(URI).feed(b"HTTP/1.1 500 \x1b[31mred\x07" + b"x" * 500 + b"\r\n\r\n")
+        Handshake(URI).feed(b"HTTP/1.1 500 \x1b[31mred\x07" + b"x" * 500 + b"\r\nContent-Length: 0\r\n\r\n")
     assert str(caught.value).endswith("HTTP 500 ?[31mred?" + "x" * 91)
 
 

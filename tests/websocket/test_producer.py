@@ -90,17 +90,13 @@ def test_a_path_in_two_places_is_refused():
         WebSocketProducer("ws://example.com/a", path="/b")
 
 
-def test_wss_is_refused_before_anything_is_sent():
-    with pytest.raises(ConfigurationError, match="wss:// is not available"):
-        WebSocketProducer("wss://user:hunter2@example.com/")
-
-
 @pytest.mark.parametrize(("former", "right"), [
     ("await_timeout", "open_timeout"), ("connect_timeout", "open_timeout"), ("headers_fn", "headers"),
     ("extra_headers", "headers"), ("additional_headers", "headers"), ("ws_retry_opts", "retry=Backoff"),
     ("ws_retry_fun", "retry"), ("gun_opts", "WebSocketProducer itself"), ("ping_interval", "keepalive"),
     ("ping_timeout", "pong_timeout"), ("idle_timeout", "ws_timeout"), ("max_msg_size", "max_size"), ("uri", "url"),
-    ("min_demand", "Processors(min_demand"), ("max_queue", "Pipeline(max_queue"), ("ssl", "not available in this version"),
+    ("min_demand", "Processors(min_demand"), ("max_queue", "Pipeline(max_queue"),
+    ("ssl_context", "use ssl"), ("sslopt", "ssl.SSLContext"),
     ("keepalives", "did you mean 'keepalive'"), ("zebra", "the options are"),
 ])
 def test_a_former_or_foreign_name_is_answered_with_the_right_one(former, right):

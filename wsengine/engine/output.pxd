@@ -50,7 +50,9 @@ cdef OutFrame* frame_make(MaskKeys* keys, uint8_t opcode, const uint8_t* payload
 
 cdef void output_take(Output* out, uint32_t epoch) noexcept nogil      # what other threads want to send in this generation
 cdef void output_pong(Output* out, MaskKeys* keys, const uint8_t* payload, size_t size) noexcept nogil
-cdef void output_close(Output* out, MaskKeys* keys, uint16_t code, const uint8_t* reason, size_t size) noexcept nogil
+# Queue our Close: behind the messages that are queued, or `at_once`, which drops those that have not been begun.
+cdef void output_close(Output* out, MaskKeys* keys, uint16_t code, const uint8_t* reason, size_t size,
+                       bint at_once) noexcept nogil
 cdef bint output_waits(const Output* out) noexcept nogil               # something is queued
 cdef bint output_write(Output* out, int fd, Tls* tls) noexcept nogil   # True: the socket took less than there is
 cdef void output_shut(Output* out, int fd, Tls* tls) noexcept nogil    # end our side of the stream

@@ -38,20 +38,20 @@ cdef void drop_all(Output* out, OutFrame* first) noexcept nogil:
 
 # ------------------------------------------------------------------------------------------------------------- queueing
 
-cdef void queue(Output* out, OutFrame* frame) noexcept nogil:
+cdef inline void append(OutFrame** first, OutFrame** last, OutFrame* frame) noexcept nogil:
     frame.next = NULL
-    if frame.opcode >= OP_CLOSE:
-        if out.control_last != NULL:
-            out.control_last.next = frame
-        else:
-            out.control_first = frame
-        out.control_last = frame
+    if last[0] != NULL:
+        last[0].next = frame
     else:
-        if out.data_last != NULL:
-            out.data_last.next = frame
-        else:
-            out.data_first = frame
-        out.data_last = frame
+        first[0] = frame
+    last[0] = frame
+
+
+cdef void queue(Output* out, OutFrame* frame) noexcept nogil:
+    if frame.opcode >= OP_CLOSE:
+        append(&out.control_first, &out.control_last, frame)
+    else:
+        append(&out.data_first, &out.data_last, frame)
 
 
 cdef void output_take(Output* out, uint32_t epoch) noexcept nogil:
@@ -87,7 +87,8 @@ cdef void output_pong(Output* out, MaskKeys* keys, const uint8_t* payload, size_
     queue(out, frame)
 
 
-cdef void output_close(Output* out, MaskKeys* keys, uint16_t code, const uint8_t* reason, size_t size) noexcept nogil:
+cdef void output_close(Output* out, MaskKeys* keys, uint16_t code, const uint8_t* reason, size_t size,
+                       bint at_once) noexcept nogil:
     """Queue our Close, once; 1005 stands for a Close without a code (RFC 6455 §5.5.1)."""
     cdef uint8_t payload[125]
     cdef OutFrame* frame
@@ -101,9 +102,12 @@ cdef void output_close(Output* out, MaskKeys* keys, uint16_t code, const uint8_t
     frame = frame_make(keys, OP_CLOSE, payload, 0 if code == 1005 else size + 2, 0)
     if frame == NULL:
         return
-    drop_all(out, out.data_first)     # what was not begun will not be sent: nothing may follow a Close
-    out.data_first = out.data_last = NULL
-    queue(out, frame)
+    if at_once:                       # what was not begun will not be sent: nothing may follow a Close
+        drop_all(out, out.data_first)
+        out.data_first = out.data_last = NULL
+        queue(out, frame)
+    else:
+        append(&out.data_first, &out.data_last, frame)
     out.close_queued = True
 
 

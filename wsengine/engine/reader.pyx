@@ -22,7 +22,7 @@ from wsengine.engine.output cimport output_waits
 from wsengine.engine.ring cimport CParker, monotonic_ns
 from wsengine.engine.stream cimport (CAUSE_IDLE, CAUSE_MEMORY, CAUSE_PONG, CAUSE_RELEASED, PHASE_CLOSING, PHASE_ENDING,
                                      PHASE_OPEN, READ_END, READ_FULL, READ_MORE, Reading, Wire, wire_blame,
-                                     wire_close, wire_feed, wire_free, wire_leave, wire_read, wire_write)
+                                     wire_close, wire_feed, wire_finish, wire_free, wire_leave, wire_read, wire_write)
 
 
 # --------------------------------------------------------------------------------------------------------------- notes
@@ -287,7 +287,7 @@ cdef void take_over(Reader* reader, Command* command) noexcept nogil:
 
 
 cdef void begin_close(Reader* reader, Wire* wire, Command* command) noexcept nogil:
-    wire_close(wire, &reader.intake.keys, command.code, command.text, command.text_size)
+    wire_finish(wire, &reader.intake.keys, command.code, command.text, command.text_size)
     if wire.phase == PHASE_OPEN:
         wire.phase = PHASE_CLOSING
         wire.control.close_within_limit()

@@ -87,6 +87,7 @@ cdef bint wire_feed(Wire* wire, Intake* intake, const uint8_t* data, size_t size
 cdef bint wire_write(Wire* wire) noexcept nogil      # True: something waits for the socket to take it
 cdef void wire_leave(Wire* wire) noexcept nogil
 cdef void wire_close(Wire* wire, MaskKeys* keys, uint16_t code, const uint8_t* reason, size_t size) noexcept nogil
+cdef void wire_finish(Wire* wire, MaskKeys* keys, uint16_t code, const uint8_t* reason, size_t size) noexcept nogil
 cdef void wire_blame(Wire* wire, Cause cause, uint16_t code, int error, const uint8_t* text, size_t size) noexcept nogil
 
 

@@ -490,7 +490,13 @@ cdef void wire_leave(Wire* wire) noexcept nogil:
 
 
 cdef void wire_close(Wire* wire, MaskKeys* keys, uint16_t code, const uint8_t* reason, size_t size) noexcept nogil:
-    output_close(&wire.out, keys, code, reason, size)
+    output_close(&wire.out, keys, code, reason, size, True)
+
+
+cdef void wire_finish(Wire* wire, MaskKeys* keys, uint16_t code, const uint8_t* reason, size_t size) noexcept nogil:
+    """Close on our own account: behind whatever was put out before."""
+    output_take(&wire.out, wire.epoch)
+    output_close(&wire.out, keys, code, reason, size, False)
 
 
 # -------------------------------------------------------------------------------------------------------- Python's face

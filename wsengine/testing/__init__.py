@@ -12,6 +12,7 @@ from wsengine.testing.dummy import DummyProducer
 from wsengine.testing.feed import Feed, FeedConnectionLog, FeedLog, PingSeen, PongSeen
 from wsengine.testing.recording import Recording, load_recording
 from wsengine.testing.scripted import ReceivedFrame, ScriptedRecord, ScriptedServer
+from wsengine.testing.tls import ServerTLS
 from wsengine.testing.wire import build_server_frame
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "Recording",
     "ScriptedRecord",
     "ScriptedServer",
+    "ServerTLS",
     "build_server_frame",
     "capture",
     "load_recording",

@@ -65,7 +65,7 @@ class EmbeddedServer(ABC):
     @property
     def url(self) -> str:
         """The URL to connect to; any path does. Raises RuntimeError before the start and after the stop."""
-        return f"ws://127.0.0.1:{self.port}"
+        return f"{'ws' if self._settings['tls'] is None else 'wss'}://127.0.0.1:{self.port}"
 
     def __enter__(self) -> Self:
         return self if self._server is not None else self.start()

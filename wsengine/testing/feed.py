@@ -16,6 +16,7 @@ from wsengine.testing.child import wait_until
 from wsengine.testing.embedded import EmbeddedServer
 from wsengine.testing.images import MINIMUM_TRADE
 from wsengine.testing.recording import load_recording
+from wsengine.testing.tls import ServerTLS, tls_settings
 from wsengine.testing.wire import BINARY, TEXT
 
 if TYPE_CHECKING:
@@ -138,6 +139,8 @@ class Feed(EmbeddedServer):
         resume: a connection goes on where the last one ended, beginning with a message that was cut in the middle;
             without it each connection begins at the first message. Connections open at the same time are separate
             lanes, each with all the messages.
+        tls: ServerTLS(...) makes it a wss:// server. What the log then counts as sent, TLS has taken: up to 64 KiB of it
+            may wait for the kernel.
 
     Thread-safe.
     """
@@ -146,20 +149,22 @@ class Feed(EmbeddedServer):
     _noun = "feed"
 
     def __init__(
-        self, *, port: int = 0, ping_interval: float | None = None, resume: bool = True, **kind: object
+        self, *, port: int = 0, ping_interval: float | None = None, resume: bool = True, tls: ServerTLS | None = None,
+        **kind: object,
     ) -> None:
         super().__init__({
             "rate": None, "count": None, "repeat": False, **kind,
             "port": whole("port", port, maximum=65535),
             "ping_interval": seconds("ping_interval", ping_interval),
             "resume": boolean("resume", resume),
+            "tls": tls_settings(tls),
         })
         self._final = FeedLog(())
 
     @classmethod
     def trades(
         cls, *, size: int = 128, count: int | None = None, rate: float | None = None, seed: int = 1,
-        port: int = 0, ping_interval: float | None = None, resume: bool = True,
+        port: int = 0, ping_interval: float | None = None, resume: bool = True, tls: ServerTLS | None = None,
     ) -> Self:
         """Synthetic market trades: text messages of JSON, each with its sequence number and the time of its sending.
 
@@ -175,13 +180,13 @@ class Feed(EmbeddedServer):
         return cls(
             kind="trades", size=whole("size", size, minimum=MINIMUM_TRADE, maximum=MAXIMUM_PAYLOAD),
             count=None if count is None else whole("count", count), rate=_rate(rate), seed=whole("seed", seed),
-            port=port, ping_interval=ping_interval, resume=resume,
+            port=port, ping_interval=ping_interval, resume=resume, tls=tls,
         )
 
     @classmethod
     def recording(
         cls, path: str | os.PathLike[str], *, speed: float | None = 1.0, loop: bool = False,
-        port: int = 0, ping_interval: float | None = None, resume: bool = True,
+        port: int = 0, ping_interval: float | None = None, resume: bool = True, tls: ServerTLS | None = None,
     ) -> Self:
         """A recorded feed (see `load_recording`) as text messages.
 
@@ -194,13 +199,14 @@ class Feed(EmbeddedServer):
         return cls(
             kind="recording", path=os.path.abspath(path), repeat=boolean("loop", loop),
             speed=_positive("speed", speed, "times its own pace"),
-            port=port, ping_interval=ping_interval, resume=resume,
+            port=port, ping_interval=ping_interval, resume=resume, tls=tls,
         )
 
     @classmethod
     def payloads(
         cls, payloads: Iterable[tuple[int, bytes]], *, count: int | None = None, loop: bool = False,
         rate: float | None = None, port: int = 0, ping_interval: float | None = None, resume: bool = True,
+        tls: ServerTLS | None = None,
     ) -> Self:
         """Any messages, in order.
 
@@ -222,19 +228,19 @@ class Feed(EmbeddedServer):
         return cls(
             kind="payloads", payloads=messages, repeat=endless or total > len(messages),
             count=None if endless else total, rate=_rate(rate),
-            port=port, ping_interval=ping_interval, resume=resume,
+            port=port, ping_interval=ping_interval, resume=resume, tls=tls,
         )
 
     @classmethod
     def binary(
         cls, size: int, *, count: int | None = None, rate: float | None = None,
-        port: int = 0, ping_interval: float | None = None, resume: bool = True,
+        port: int = 0, ping_interval: float | None = None, resume: bool = True, tls: ServerTLS | None = None,
     ) -> Self:
         """Binary messages of `size` zero bytes each, from 0 bytes to 256 MiB; endlessly many without `count`."""
         payload = bytes(whole("size", size, maximum=MAXIMUM_PAYLOAD))
         return cls.payloads(
             [(BINARY, payload)], count=count, loop=count is None, rate=rate,
-            port=port, ping_interval=ping_interval, resume=resume,
+            port=port, ping_interval=ping_interval, resume=resume, tls=tls,
         )
 
     @property

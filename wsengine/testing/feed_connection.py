@@ -11,12 +11,14 @@ import contextlib
 import os
 import select
 import socket
+import ssl
 import struct
 import threading
 import time
 from typing import TYPE_CHECKING, Any
 
 from wsengine.testing import wire
+from wsengine.testing.tls import FeedSocket
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,6 +48,7 @@ class FeedConnection:
         claim: gives the lane, once the handshake is done.
         release: takes it back, once its last byte is sent.
         ping_interval: seconds between pings of the server, None for none.
+        context: of TLS, None for none.
 
     `run` belongs to the connection's own thread. `order` and `snapshot` may be called from any.
     """
@@ -53,8 +56,11 @@ class FeedConnection:
     def __init__(
         self, index: int, sock: socket.socket,
         claim: Callable[[], Lane], release: Callable[[Lane], None], ping_interval: float | None,
+        context: ssl.SSLContext | None = None,
     ) -> None:
-        self._sock = sock
+        sock.setblocking(False)
+        self._tls = None if context is None else FeedSocket(sock, context)
+        self._sock = self._tls or sock
         self._claim, self._release = claim, release
         self._ping_interval = None if ping_interval is None else int(ping_interval * 1e9)
         self._next_ping: int | None = None
@@ -101,7 +107,6 @@ class FeedConnection:
 
     def run(self) -> None:
         """Serve the connection to its end; closes the socket."""
-        self._sock.setblocking(False)
         self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         assert self._order_pipe is not None
         self._wake = self._order_pipe[0]
@@ -115,6 +120,8 @@ class FeedConnection:
                 self._turn()
         except _Ended as end:
             ended = str(end)
+        except ssl.SSLError as error:
+            ended = f"TLS failed ({error.reason or error})"
         except OSError:
             ended = "connection reset by client"
         finally:
@@ -214,6 +221,11 @@ class FeedConnection:
         with self._lock:
             self._waiting = kind, start
         left = None if until is None else max(0, until - start)
+        if self._tls is not None:
+            if not self._tls.flush():
+                events |= select.POLLOUT
+            if self._tls.pending():
+                left = 0  # poll knows nothing of what TLS holds
         if left is not None and left < _SLEEP_BELOW:
             time.sleep(left / 1e9)
         else:
@@ -286,6 +298,9 @@ class FeedConnection:
     def _half_close(self, ended: str) -> None:
         """Send FIN, and read on to the client's: closing with bytes unread sends RST, and takes back what was sent."""
         self._release_lane()
+        while self._tls is not None and not self._tls.flush():
+            self._wait(select.POLLOUT, "blocked")
+            self._obey()
         self._sock.shutdown(socket.SHUT_WR)
         until = time.monotonic_ns() + int(_CLOSE_GRACE * 1e9) if ended != "cut" else None
         while until is None or time.monotonic_ns() < until:

@@ -21,9 +21,11 @@ from wsengine.testing.feed_connection import FeedConnection
 from wsengine.testing.images import message_image, trade_image
 from wsengine.testing.lane import FlatOut, Lane, Recorded, Steady
 from wsengine.testing.recording import load_recording
+from wsengine.testing.tls import server_context
 from wsengine.testing.wire import TEXT
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable
 
     from wsengine.testing.lane import Pace
@@ -95,6 +97,7 @@ class FeedServer:
         self._new_lane = build(settings)
         self._resume: bool = settings["resume"]
         self._ping_interval: float | None = settings["ping_interval"]
+        self._context: ssl.SSLContext | None = None if settings["tls"] is None else server_context(settings["tls"])
         self._lock = threading.Lock()  # guards the next three
         self._connections: list[FeedConnection] = []
         self._free: list[tuple[int, Lane]] = []
@@ -134,7 +137,8 @@ class FeedServer:
                 sock, _ = self._listener.accept()
             except OSError:
                 return  # closed by stop
-            connection = FeedConnection(index, sock, self._claim, self._give_back, self._ping_interval)
+            connection = FeedConnection(index, sock, self._claim, self._give_back, self._ping_interval,
+                                        self._context)
             with self._lock:
                 self._connections.append(connection)
             threading.Thread(target=connection.run, name=f"feed:{index}", daemon=True).start()

@@ -13,6 +13,7 @@ from wsengine.options import whole
 from wsengine.testing.child import wait_until
 from wsengine.testing.embedded import EmbeddedServer
 from wsengine.testing.steps import Step
+from wsengine.testing.tls import ServerTLS, tls_settings
 from wsengine.testing.wire import build_server_frame
 
 if TYPE_CHECKING:
@@ -51,11 +52,13 @@ class ScriptedRecord:
         index: counts the connections from 0.
         opened_ns, ended_ns: when it was accepted and closed, on `time.monotonic_ns`; the latter None while it is open.
         ended: how: "script done", "cut", "reset", "closed by client", "ended by client", "receive timed out",
-            "no Close in time", "no EOF in time", "no Sec-WebSocket-Key to accept" or "connection lost (…)"; None while
-            it is open.
+            "no Close in time", "no EOF in time", "no Sec-WebSocket-Key to accept", "TLS handshake failed (…)" or
+            "connection lost (…)"; None while it is open.
         step: the step it is at, or was at when it ended; None before the first.
         request_line, headers: of the upgrade request, as they came.
         frames: of the client, as far as steps have read them.
+        tls: "version", "server_name" (of SNI), "alpn" and "client" (common name of its certificate), each None where there
+            is none; None itself without TLS, or before its handshake is done.
     """
 
     index: int
@@ -66,6 +69,7 @@ class ScriptedRecord:
     request_line: str | None
     headers: tuple[tuple[str, str], ...]
     frames: tuple[ReceivedFrame, ...]
+    tls: dict[str, str | None] | None
 
     def header(self, name: str) -> str | None:
         """The value of the first header field of that name in any case, None if there is none."""
@@ -84,6 +88,7 @@ class ScriptedServer(EmbeddedServer):
         scripts: one list of steps for each connection, in the order in which they come; the last is that of all later
             ones as well.
         port: of 127.0.0.1 to listen on; 0 takes a free one.
+        tls: ServerTLS(...) makes it a wss:// server; None is plain.
 
     Raises:
         ConfigurationError: there is no script, a step is not one, or, when started, the port is taken.
@@ -92,7 +97,7 @@ class ScriptedServer(EmbeddedServer):
     _module = "wsengine.testing.scripted_server"
     _noun = "server"
 
-    def __init__(self, scripts: Sequence[Sequence[Step]], *, port: int = 0) -> None:
+    def __init__(self, scripts: Sequence[Sequence[Step]], *, port: int = 0, tls: ServerTLS | None = None) -> None:
         if not scripts:
             raise ConfigurationError("scripts", scripts, "give at least one script, a list of steps")
         for index, script in enumerate(scripts):
@@ -100,7 +105,8 @@ class ScriptedServer(EmbeddedServer):
                     or not all(isinstance(step, Step) for step in script)):
                 path = f"scripts[{index}]"
                 raise ConfigurationError(path, script, "give a list of steps, as made by steps.accept() and others")
-        super().__init__({"scripts": [list(script) for script in scripts], "port": whole("port", port, maximum=65535)})
+        super().__init__({"scripts": [list(script) for script in scripts], "port": whole("port", port, maximum=65535),
+                          "tls": tls_settings(tls)})
         self._final: dict[str, Any] = {"connections": [], "live": 0, "most_live": 0}
 
     def _keep(self, answer: dict[str, Any] | None) -> None:

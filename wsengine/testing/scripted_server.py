@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import select
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -18,6 +19,7 @@ from typing import Any
 from wsengine.testing import wire
 from wsengine.testing.child import serve
 from wsengine.testing.feed_server import allow_many_files, listen
+from wsengine.testing.tls import server_context
 
 __all__ = ["ScriptedConnection", "ScriptedListener", "main"]
 
@@ -32,8 +34,9 @@ class _Ended(Exception):
 class ScriptedConnection:
     """Goes through a script on one connection. `run` belongs to its thread; `snapshot` may be called from any."""
 
-    def __init__(self, index: int, sock: socket.socket, script: list[list[Any]]) -> None:
+    def __init__(self, index: int, sock: socket.socket, script: list[list[Any]], context: ssl.SSLContext | None) -> None:
         self._sock = sock
+        self._context = context
         self._script = script
         self._frames = wire.ClientFrames()
         self._unseen: list[wire.ClientFrame] = []  # read, but not yet looked at by a step
@@ -41,7 +44,7 @@ class ScriptedConnection:
         self._lock = threading.Lock()  # guards the record, and the socket against being closed while it is looked at
         self._record: dict[str, Any] = {
             "index": index, "opened_ns": time.monotonic_ns(), "ended_ns": None, "ended": None, "step": None,
-            "request_line": None, "headers": [], "frames": [],
+            "request_line": None, "headers": [], "frames": [], "tls": None,
         }
 
     def present(self) -> bool:
@@ -66,6 +69,8 @@ class ScriptedConnection:
             self._go_through()
         except _Ended as end:
             ended = str(end)
+        except ssl.SSLError as error:
+            ended = f"connection lost ({error.reason or error})"
         except OSError as error:
             ended = f"connection lost ({error.strerror or error})"
         finally:
@@ -74,7 +79,10 @@ class ScriptedConnection:
                 self._record["ended"], self._record["ended_ns"] = ended, time.monotonic_ns()
 
     def _go_through(self) -> None:
-        if not self._script or self._script[0][0] != "skip_request":
+        first = self._script[0][0] if self._script else None
+        if self._context is not None and first != "skip_tls":
+            self._begin_tls(self._context)
+        if first not in ("skip_request", "skip_tls"):
             self._read_request()
         for action, arguments in self._script:
             with self._lock:
@@ -82,9 +90,44 @@ class ScriptedConnection:
             getattr(self, f"_do_{action}")(**arguments)
         self._do_cut(5.0, "script done")
 
+    # -- TLS ----------------------------------------------------------------------------------------------------------
+
+    def _begin_tls(self, context: ssl.SSLContext) -> None:
+        try:
+            tls = context.wrap_socket(self._sock, server_side=True, do_handshake_on_connect=False)
+            with self._lock:
+                self._sock = tls
+            tls.server_name = None  # type: ignore[attr-defined]  # `_note_name` sets it
+            tls.do_handshake()
+        except OSError as error:
+            self._let_the_alert_arrive()
+            raise _Ended(f"TLS handshake failed ({getattr(error, 'reason', None) or error})") from None
+        certificate: Any = tls.getpeercert() or {}
+        names = dict(pair for part in certificate.get("subject", ()) for pair in part)
+        with self._lock:
+            self._record["tls"] = {"version": tls.version(), "alpn": tls.selected_alpn_protocol(),
+                                   "server_name": getattr(tls, "server_name", None), "client": names.get("commonName")}
+
+    def _let_the_alert_arrive(self) -> None:
+        """A close with bytes unread would become RST, and take back the alert that says why the handshake failed."""
+        with contextlib.suppress(OSError):
+            socket.socket.shutdown(self._sock, socket.SHUT_WR)
+            self._sock.settimeout(2)
+            while socket.socket.recv(self._sock, 65536):
+                pass
+
+    def _say_close_notify(self) -> None:
+        if isinstance(self._sock, ssl.SSLSocket):
+            self._sock.setblocking(False)
+            with contextlib.suppress(OSError):  # it also asks for the client's, which comes later or never
+                self._sock.unwrap()
+
     # -- steps, each named as in steps.py -----------------------------------------------------------------------------
 
     def _do_skip_request(self) -> None:
+        """Its work is done by `_go_through`."""
+
+    def _do_skip_tls(self) -> None:
         """Its work is done by `_go_through`."""
 
     def _do_accept(
@@ -147,8 +190,13 @@ class ScriptedConnection:
         if poller.poll(None if seconds is None else seconds * 1000):
             raise _Ended("ended by client")
 
-    def _do_cut(self, linger: float, ended: str = "cut") -> None:
-        self._sock.shutdown(socket.SHUT_WR)
+    def _do_truncate(self, linger: float) -> None:
+        self._do_cut(linger, "truncated", notify=False)
+
+    def _do_cut(self, linger: float, ended: str = "cut", notify: bool = True) -> None:
+        if notify:
+            self._say_close_notify()
+        socket.socket.shutdown(self._sock, socket.SHUT_WR)  # that of SSLSocket would forget the keys, and read no more
         deadline = time.monotonic() + linger
         # A close with bytes unread would become RST, and take back what the client has not read yet.
         with contextlib.suppress(_Ended, OSError):
@@ -208,6 +256,9 @@ class ScriptedListener:
         allow_many_files()
         threading.stack_size(256 * 1024)
         self._scripts: list[list[list[Any]]] = settings["scripts"]
+        self._context = None if settings["tls"] is None else server_context(settings["tls"])
+        if self._context is not None:
+            self._context.sni_callback = _note_name
         self._lock = threading.Lock()  # guards the next two
         self._connections: list[ScriptedConnection] = []
         self._most_live = 0
@@ -229,11 +280,15 @@ class ScriptedListener:
         for index in count():
             sock, _ = self._listener.accept()
             script = self._scripts[min(index, len(self._scripts) - 1)]
-            connection = ScriptedConnection(index, sock, script)
+            connection = ScriptedConnection(index, sock, script, self._context)
             with self._lock:
                 self._connections.append(connection)
                 self._most_live = max(self._most_live, sum(one.present() for one in self._connections))
             threading.Thread(target=connection.run, name=f"scripted:{index}", daemon=True).start()
+
+
+def _note_name(tls: ssl.SSLObject | ssl.SSLSocket, name: str | None, _: ssl.SSLContext) -> None:
+    tls.server_name = name  # type: ignore[union-attr]
 
 
 def main() -> None:

@@ -3,7 +3,8 @@
 A step is data: a name and arguments that travel to the server's process. What a step does is written in
 scripted_server.py, under the same name.
 
-The first step meets a connection whose request head has been read; only after `skip_request` it has not. Steps that
+The first step meets a connection whose TLS handshake is done and whose request head has been read; only after
+`skip_request` it has not, and after `skip_tls` neither is done. Steps that
 wait for the client read its frames, and those frames are recorded; the other steps leave them unread. After the last
 step the connection is ended by FIN, as by `cut`.
 """
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Step", "accept", "accept_glued", "binary", "close", "cut", "drip", "echo_close", "frame", "ping", "pong", "raw",
-    "read_until_close", "receive", "reset", "respond", "send", "serve", "skip_request", "stall", "text", "until_eof",
-    "wait", "wrong_accept",
+    "read_until_close", "receive", "reset", "respond", "send", "serve", "skip_request", "skip_tls", "stall", "text",
+    "truncate", "until_eof", "wait", "wrong_accept",
 ]
 
 
@@ -34,6 +35,11 @@ class Step(NamedTuple):
 def skip_request() -> Step:
     """As the first step: do not read the request head."""
     return Step("skip_request", {})
+
+
+def skip_tls() -> Step:
+    """As the first step, on a server with TLS: neither make its handshake nor read a request; what follows is plain."""
+    return Step("skip_tls", {})
 
 
 def accept(
@@ -154,6 +160,11 @@ def stall(seconds: float | None = None) -> Step:
 def cut(linger: float = 5.0) -> Step:
     """End the connection by FIN, without Close; reads on for at most `linger` seconds, so that nothing sent is lost."""
     return Step("cut", {"linger": linger})
+
+
+def truncate(linger: float = 5.0) -> Step:
+    """End a TLS connection by FIN without the close_notify that RFC 8446 §6.1 asks for; as `cut` where there is no TLS."""
+    return Step("truncate", {"linger": linger})
 
 
 def reset() -> Step:

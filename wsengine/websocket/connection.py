@@ -6,11 +6,16 @@ Here are the facts of the present and the last generation. Who changes them is t
 from __future__ import annotations
 
 import time
+from ssl import SSLSocket
 from typing import TYPE_CHECKING, Any
 
 from wsengine.engine.control import ControlBlock
+from wsengine.engine.stream import Stream
+from wsengine.errors import ConnectionClosedError, ConnectionClosedOK
 from wsengine.websocket.lifecycle import Lifecycle, State
+from wsengine.websocket.pump import Pump
 from wsengine.websocket.sending import check_close
+from wsengine.websocket.tls import TlsLayer
 
 if TYPE_CHECKING:
     import socket
@@ -36,6 +41,8 @@ class Connection:
         subprotocol: that the server chose, None for none.
         close_code, close_reason: how the last generation ended (RFC 6455 §7.4; 1006 without a Close frame), or None.
         local_address, remote_address: of the present or last socket.
+        tls_path: of the present or last socket: None without TLS, "A" where it is read without the GIL, else "B".
+        tls_reason: why "B", a sentence; else None.
         reconnects: successful handshakes after the first.
     """
 
@@ -48,12 +55,15 @@ class Connection:
         self.close_reason: str | None = None
         self.local_address: Any = None
         self.remote_address: Any = None
+        self.tls_path: str | None = None
+        self.tls_reason: str | None = None
         self.opened = 0
         self._uri = uri
         self._control = ControlBlock()
         self._lifecycle = Lifecycle()
         self._budget = budget
         self._sock: socket.socket | None = None
+        self._pump: Pump | None = None
         self._attempt_at = 0.0
         self._opened_at = 0.0
         self._due = 0.0
@@ -121,9 +131,11 @@ class Connection:
     def close(self, code: int = 1000, reason: str = "") -> None:
         """Begin the closing handshake of the present generation, if there is one; returns at once. Thread-safe.
 
+        What was sent before goes out first; what is sent from here on raises ConnectionClosed with this code.
         The retry policy decides about the next generation. `close_timeout` bounds the wait for the server's Close.
         """
         number, text = check_close(code, reason)
+        self._outgoing.shut((ConnectionClosedOK if number in (1000, 1001) else ConnectionClosedError)(number, reason))
         self._begin_close(self.epoch, number, text)
 
     def _why_full(self) -> str:
@@ -142,22 +154,41 @@ class Connection:
         """Messages, payload bytes, frames and the like over all generations."""
         return self._control.counts()
 
-    def take(self, dialed: Dialed) -> None:
-        """The supervisor only: a generation begins."""
+    def take(self, dialed: Dialed, name: str) -> None:
+        """The supervisor only: a generation begins; `name` is the producer's, for threads."""
         self.opened += 1
         self.response = dialed.response
         self.subprotocol = dialed.subprotocol
         self.local_address = dialed.local_address
         self.remote_address = dialed.remote_address
         self.close_code = self.close_reason = None
+        self.tls_path, self.tls_reason = dialed.tls_path, dialed.tls_reason
         self._sock = dialed.sock
+        if dialed.tls_path == "B":
+            assert isinstance(dialed.layer, (SSLSocket, TlsLayer))
+            self._pump = Pump(f"{name}:tls_pump_{self.index}", dialed.layer)
+            self._pump.start()
         self._opened_at = time.monotonic()
         self._counts = self._control.counts()
         self._outgoing.open(self.epoch)
 
+    def stream(self, dialed: Dialed, max_size: int) -> Stream:
+        """The supervisor only: what the reader gets, behind `take`."""
+        fd = dialed.sock.fileno() if self._pump is None else self._pump.near.fileno()
+        tls = dialed.sock if self._pump is None and isinstance(dialed.sock, SSLSocket) else None
+        return Stream(fd, self._control, self.index, self.epoch, max_size, dialed.leftover, tls=tls)
+
+    @property
+    def pump_error(self) -> BaseException | None:
+        """How TLS failed behind a pump, which the reader sees as the end of its stream."""
+        return None if self._pump is None else self._pump.error
+
     def let_go(self) -> dict[str, int]:
         """The supervisor only: the reader is off the socket, so it may be closed; what the generation counted."""
         self._control.end()
+        if self._pump is not None:
+            self._pump.stop()
+            self._pump = None
         if self._sock is not None:
             self._sock.close()
             self._sock = None

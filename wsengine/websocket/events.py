@@ -32,6 +32,7 @@ class Events:
 
     def __init__(self, telemetry_id: str, pipeline: str, logger: logging.Logger, *, loud: bool = False) -> None:
         self._loud = loud
+        self._told_of_b = False
         self._names = {name: telemetry.connection_event(telemetry_id, name) for name in telemetry.CONNECTION_EVENTS}
         self._queue = {name: telemetry.queue_event(telemetry_id, name) for name in telemetry.QUEUE_EVENTS}
         self._pipeline = pipeline
@@ -48,6 +49,11 @@ class Events:
         """READY: `success`, then `status` 1."""
         self._logger.info("connection %d to %s is open (attempt %d, %.3f s)", connection.index, connection.url, attempt,
                           duration)
+        if connection.tls_path == "B" and not self._told_of_b:
+            self._told_of_b = True
+            self._logger.warning("connection %d to %s goes over TLS path B: %s; while a handler holds the GIL, nothing "
+                                 "of it is read and no ping is sent", connection.index, connection.url,
+                                 connection.tls_reason)
         self._tell(self._names["success"], connection, {"count": 1, "attempt": attempt, "duration": duration})
         self._tell(self._names["status"], connection, {"value": 1})
 

@@ -10,7 +10,7 @@ wsproto never sees a byte behind the head: it would keep it, and those bytes are
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from wsproto import ConnectionType, WSConnection
@@ -25,11 +25,12 @@ from wsengine.errors import (
     InvalidUpgrade,
     NegotiationError,
 )
-from wsengine.websocket.head import LONGEST_QUOTE, HeadCollector
+from wsengine.websocket.answer import AnswerCollector
+from wsengine.websocket.head import LONGEST_QUOTE
 from wsengine.websocket.headers import TOKEN, USER_AGENT, request_headers
-from wsengine.websocket.response import MAX_BODY, Response
 
 if TYPE_CHECKING:
+    from wsengine.websocket.response import Response
     from wsengine.websocket.uri import WebSocketURI
 
 __all__ = ["Accepted", "Handshake"]
@@ -73,8 +74,9 @@ class Handshake:
         self._offered = _checked_subprotocols(subprotocols)
         host, extra = request_headers(uri, headers, user_agent_header, origin)
         self._protocol = WSConnection(ConnectionType.CLIENT)
-        self._head = HeadCollector()
+        self._answer = AnswerCollector(lambda status: status == 101)
         self._decided = False
+        self._doubt = "" if uri.secure else "; if its port is for TLS, use wss://"  # many TLS servers say nothing to HTTP
         try:
             self._request = self._protocol.send(Request(host=host, target=uri.resource, subprotocols=self._offered,
                                                         extra_headers=extra))
@@ -88,11 +90,12 @@ class Handshake:
     def feed(self, data: bytes) -> Accepted | None:
         """Take bytes from the server, in any portions; return the outcome once the response head is complete.
 
-        Informational responses before the final one are skipped (RFC 9110 §15.2).
+        Informational responses before the final one are skipped (RFC 9110 §15.2). A refusal is raised once its body is
+        complete or `MAX_BODY` is there; until then `refused` is True.
 
         Raises:
             InvalidMessage: a line is not HTTP/1.1, or the head is larger than `MAX_HEAD`.
-            InvalidStatus: the status is not 101; its response carries the body as far as it is among these bytes.
+            InvalidStatus: the status is not 101; its response carries the body.
             InvalidUpgrade: a 101 with a wrong Sec-WebSocket-Accept, Upgrade or Connection header.
             NegotiationError: a subprotocol or an extension that was not offered.
             RuntimeError: the outcome is there already; a bug of the caller.
@@ -100,27 +103,36 @@ class Handshake:
         if self._decided:
             raise RuntimeError("the handshake is decided; bytes behind it belong to the frame parser")
         try:
-            response, rest = self._head.feed(data)
-            if response is None:
+            answer = self._answer.feed(data)
+            if answer is None:
                 return None
-            subprotocol = self._judge(response, rest)
+            response, rest = answer
+            subprotocol = self._judge(response)
         except InvalidHandshake:
             self._decided = True
             raise
         self._decided = True
         return Accepted(response, subprotocol, rest)
 
-    def eof(self) -> InvalidMessage:
-        """Return the error that fits a server that closes the connection now, before the response head is complete."""
-        arrived = self._head.arrived
-        return InvalidMessage("the server closed the connection " + (
-            f"inside its response head, after {arrived} bytes" if arrived else "without answering the upgrade request"))
+    @property
+    def refused(self) -> bool:
+        """Whether the head of a refusal is complete, and its body is not."""
+        return self._answer.refusal is not None and not self._decided
 
-    def _judge(self, response: Response, rest: bytes) -> str | None:
+    def eof(self) -> InvalidMessage | InvalidStatus:
+        """Return the error that fits a connection that ends now: a refusal with what there is of its body, if it is one."""
+        if self._answer.refusal is not None:
+            return InvalidStatus(self._answer.refusal)
+        arrived = self._answer.head.arrived
+        place = f"inside its response head, after {arrived} bytes"
+        return InvalidMessage("the server closed the connection " + (
+            place if arrived else "without answering the upgrade request" + self._doubt))
+
+    def _judge(self, response: Response) -> str | None:
         """Return the agreed subprotocol of an acceptable 101."""
         if response.status_code != 101:
-            raise InvalidStatus(replace(response, body=rest[:MAX_BODY]))
-        if self._head.minor_version != 1:
+            raise InvalidStatus(response)
+        if self._answer.head.minor_version != 1:
             raise InvalidUpgrade("the 101 response is HTTP/1.0, which has no upgrade; it must be HTTP/1.1")
         _check_upgrade(response)
         _check_no_extension(response)

@@ -19,7 +19,7 @@ from wsengine.websocket.response import HIDDEN
 if TYPE_CHECKING:
     from wsengine.websocket.uri import WebSocketURI
 
-__all__ = ["TOKEN", "USER_AGENT", "Headers", "request_headers", "resolve_headers"]
+__all__ = ["CREDENTIALS", "TOKEN", "USER_AGENT", "Headers", "refuse_in_clear", "request_headers", "resolve_headers"]
 
 HeaderPairs: TypeAlias = Mapping[str, str] | Sequence[tuple[str, str]]
 #: What the option `headers` takes: a mapping, pairs, None for none, or a callable that returns one of these.
@@ -34,6 +34,9 @@ OWNED = {
     "content-length": "remove it; the upgrade request has no body",
     "transfer-encoding": "remove it; the upgrade request has no body",
 }
+
+#: Headers that are credentials by their name, in lower case: never sent in clear, nor to another origin.
+CREDENTIALS = ("authorization", "cookie", "cookie2", "proxy-authorization")
 
 #: A token (RFC 9110 §5.6.2), as which names are written.
 TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -92,6 +95,21 @@ def request_headers(uri: WebSocketURI, headers: Sequence[tuple[str, str]], user_
         pairs.append(("Authorization", f"Basic {credentials}"))
     extra = [(name.encode("ascii"), value.encode("ascii")) for name, value in pairs if name.lower() != "host"]
     return given.get("host", uri.host_header), extra
+
+
+def refuse_in_clear(uri: WebSocketURI, headers: Sequence[tuple[str, str]]) -> None:
+    """Refuse credentials that would go out over ws:// (conformance C32); the caller has seen that the way is not safe.
+
+    Raises:
+        ConfigurationError: names the url or the header, and shows neither.
+    """
+    remedy = ("it would cross the network in clear: use wss://, or, where the network is trusted, say "
+              "allow_plaintext_credentials=True")
+    if uri.username is not None:
+        raise ConfigurationError("url", uri.redacted, f"it has a user name and a password, and {remedy}")
+    for name, _ in headers:
+        if name.lower() in CREDENTIALS:
+            raise ConfigurationError(f"headers[{name!r}]", HIDDEN, remedy)
 
 
 def _checked_headers(headers: object) -> list[tuple[str, str]]:

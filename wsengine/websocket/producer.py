@@ -21,22 +21,28 @@ from wsengine.pipeline.source import Inbox, Producer
 from wsengine.websocket.connection import Connection
 from wsengine.websocket.dial import Dialed, dial
 from wsengine.websocket.events import Events
+from wsengine.websocket.failures import process_exception
 from wsengine.websocket.handshake import Handshake
 from wsengine.websocket.headers import USER_AGENT, resolve_headers
 from wsengine.websocket.retry import Backoff, RetryBudget, check_retry
 from wsengine.websocket.sending import Outgoing
-from wsengine.websocket.socket_options import SocketOptions
 from wsengine.websocket.supervisor import Supervisor, Timing
 from wsengine.websocket.uri import parse_uri
+from wsengine.websocket.way import Way
 
 if TYPE_CHECKING:
+    import os
     import threading
     from collections.abc import Callable, Sequence
+    from ssl import SSLContext
 
     from wsengine.message import Message
     from wsengine.pipeline.source import Host
     from wsengine.websocket.deadline import Cancellation
+    from wsengine.websocket.failures import ProcessException
     from wsengine.websocket.retry import RetryPolicy
+    from wsengine.websocket.socket_options import SocketOptions
+    from wsengine.websocket.supplied import Supply
 
 __all__ = ["WebSocketProducer"]
 
@@ -45,7 +51,8 @@ SLAB = 2**18
 
 OPTIONS = ("path", "ws_timeout", "keepalive", "silence_pings", "pong_timeout", "headers", "telemetry_id", "concurrency",
            "transformer", "retry", "open_timeout", "close_timeout", "max_size", "write_limit", "subprotocols", "origin",
-           "user_agent_header", "socket_options", "logger")
+           "user_agent_header", "socket_options", "logger", "ssl", "server_hostname", "sock", "unix", "process_exception",
+           "allow_plaintext_credentials")
 #: What users of the ancestor, of gun and of other clients may write, and what it is called here.
 RENAMED = {
     "await_timeout": "open_timeout (seconds)", "connect_timeout": "open_timeout (seconds)", "timeout": "open_timeout",
@@ -58,8 +65,8 @@ RENAMED = {
     "min_demand": "Pipeline(processors=Processors(min_demand=...))",
     "max_demand": "Pipeline(processors=Processors(max_demand=...))", "max_queue": "Pipeline(max_queue=...)",
     "max_queue_bytes": "Pipeline(max_queue_bytes=...)", "overflow": "Pipeline(overflow=...)",
-    "ssl": LATER, "server_hostname": LATER, "proxy": LATER, "compression": LATER, "on_upgrade": LATER, "sock": LATER,
-    "frame_handler": LATER, "frame_handler_state": LATER, "process_exception": LATER,
+    "ssl_context": "ssl", "sslopt": "ssl=an ssl.SSLContext", "socket": "sock", "unix_socket": "unix", "uds": "unix",
+    "proxy": LATER, "compression": LATER, "on_upgrade": LATER, "frame_handler": LATER, "frame_handler_state": LATER,
 }
 
 
@@ -67,7 +74,7 @@ class WebSocketProducer(Producer):
     """Feeds a pipeline from a WebSocket endpoint. Times are seconds; None is off.
 
     Args:
-        url: ws://host[:port][/path][?query]. A scheme other than ws is refused in this version.
+        url: ws://host[:port][/path][?query], or wss:// for TLS, on any port.
         path: resource of the upgrade request, where the url has none.
         ws_timeout: a connection is lost when nothing at all has arrived for so long, while it was being read.
         keepalive: period of our pings; each is sent at its time, whatever the handlers do.
@@ -78,13 +85,17 @@ class WebSocketProducer(Producer):
         concurrency: how many connections, 1 to 1024; each gets the feed.
         transformer: (data, metadata) -> Message, called on the processor for each payload.
         retry: Backoff(...), or a callable on the RetryState that returns seconds, or None to give up.
-        open_timeout: for one attempt: DNS, TCP and the opening handshake together.
+        open_timeout: for one attempt: DNS, TCP, TLS and the opening handshake together, redirects included.
         close_timeout: for the closing handshake.
         write_limit: bytes of messages that may wait to be sent on a connection; beyond, senders wait for room.
         max_size: bytes of a message at the most, not above the pipeline's max_queue_bytes; None for no limit but 4 GiB.
         subprotocols, origin, user_agent_header: of the upgrade request.
         socket_options: SocketOptions(...), such as TCP keepalive and user time-out.
         logger: instead of "wsengine.connection".
+        ssl, server_hostname, sock, unix, allow_plaintext_credentials: by which way the server is reached; see `Way`.
+            A socket given as `sock` serves one connection, and there is no attempt after it; a callable serves all.
+        process_exception: (exception) -> None for another attempt, or the exception to end with, instead of
+            `wsengine.process_exception`; called in the supervisor's thread, so it should return soon.
 
     Raises:
         ConfigurationError, InvalidURI: at construction.
@@ -99,12 +110,16 @@ class WebSocketProducer(Producer):
                  open_timeout: float | None = 10.0, close_timeout: float = 5.0, max_size: int | None = 2**20,
                  write_limit: int = 2**20, subprotocols: Sequence[str] | None = None, origin: str | None = None,
                  user_agent_header: str | None = USER_AGENT, socket_options: SocketOptions | None = None,
-                 logger: logging.Logger | None = None, **unknown: object) -> None:
+                 logger: logging.Logger | None = None, ssl: SSLContext | None = None, server_hostname: str | None = None,
+                 sock: Supply = None, unix: str | os.PathLike[str] | None = None,
+                 allow_plaintext_credentials: bool = False, process_exception: ProcessException = process_exception,
+                 **unknown: object) -> None:
         reject_unknown("producer", unknown, OPTIONS, RENAMED)
         self.uri = parse_uri(url, path)
-        if self.uri.secure:
-            raise ConfigurationError("producer.url", self.uri.redacted,
-                                     "use ws://: wss:// is not available in this version")
+        self._way = Way(self.uri, ssl=ssl, server_hostname=server_hostname, sock=sock, unix=unix, path="producer.",
+                        socket_options=socket_options, allow_plaintext_credentials=allow_plaintext_credentials)
+        function("producer.process_exception", process_exception, "(exception) -> None or an exception", optional=False)
+        self._decide = process_exception if not self._way.serves_once else _no_other_attempt
         self.concurrency = whole("producer.concurrency", concurrency, minimum=1, maximum=1024)
         self.max_size = LARGEST
         if max_size is not None:
@@ -124,15 +139,16 @@ class WebSocketProducer(Producer):
         function("producer.transformer", transformer, "(data, metadata) -> Message")
         self._transformer = transformer
         self._retry = check_retry(retry if retry is not None else Backoff())
-        if socket_options is not None and not isinstance(socket_options, SocketOptions):
-            raise ConfigurationError("producer.socket_options", socket_options, "give a SocketOptions(...)")
-        self._socket_options = socket_options
+        if self._way.serves_once and self.concurrency > 1:
+            raise ConfigurationError("producer.sock", sock, "one socket serves one connection: concurrency=1, or a callable")
         self._headers = headers
         self._origin = origin
         self._subprotocols = subprotocols
         self._user_agent = user_agent_header
         Handshake(self.uri, [] if callable(headers) else resolve_headers(headers), origin=origin,
                   subprotocols=subprotocols, user_agent_header=user_agent_header)  # checks them now, not at an attempt
+        self._way.check_headers(headers)
+        self._way.prepare()
         if logger is not None and not isinstance(logger, (logging.Logger, logging.LoggerAdapter)):
             raise ConfigurationError("producer.logger", logger, "give a logging.Logger")
         self._logger = logger or logging.getLogger("wsengine.connection")
@@ -159,7 +175,8 @@ class WebSocketProducer(Producer):
         slab = min(SLAB, max(4096, 1 << (account.max_bytes // 8).bit_length() - 1 if account.max_bytes >= 8 else 4096))
         ring = Ring(max(account.max_messages, 2), account, host.parker, slab_bytes=slab)
         parker, timer_parker = Parker(), Parker()
-        self.connections = tuple(Connection(i, self.uri, RetryBudget(self._retry)) for i in range(self.concurrency))
+        self.connections = tuple(Connection(i, self.uri, RetryBudget(self._retry, decide=self._decide))
+                                 for i in range(self.concurrency))
         self._receiver = Receiver(ring, parker, timer_parker, loud=not self._silent)
         self._timer = KeepaliveTimer(self._receiver, [c._control for c in self.connections], timer_parker)
         for one in self.connections:
@@ -177,9 +194,8 @@ class WebSocketProducer(Producer):
 
     def _dial(self, cancellation: Cancellation) -> Dialed:
         """One attempt, in a dialer thread."""
-        return dial(self.uri, headers=self._headers, origin=self._origin, subprotocols=self._subprotocols,
-                    user_agent_header=self._user_agent, open_timeout=self._open_timeout,
-                    socket_options=self._socket_options, cancellation=cancellation)
+        return dial(self.uri, self._way, headers=self._headers, origin=self._origin, subprotocols=self._subprotocols,
+                    user_agent_header=self._user_agent, open_timeout=self._open_timeout, cancellation=cancellation)
 
     def start(self) -> None:
         started: list[threading.Thread] = []
@@ -245,6 +261,11 @@ class WebSocketProducer(Producer):
 
     def __repr__(self) -> str:
         return f"<WebSocketProducer {self.uri.redacted}>"
+
+
+def _no_other_attempt(error: BaseException) -> BaseException:
+    """The decision where the user's one socket is used up."""
+    return error
 
 
 class Origin:

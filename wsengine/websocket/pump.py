@@ -19,26 +19,19 @@ import contextlib
 import select
 import socket
 import ssl
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from wsengine.engine.threads import spawn
 
 if TYPE_CHECKING:
     import threading
 
-__all__ = ["Layer", "Pump"]
+    from wsengine.websocket.tls import TlsLayer
+
+__all__ = ["Pump"]
 
 #: Bytes moved at a time at the most, each way; as many may wait for the other side.
 CHUNK = 256 * 1024
-
-
-class Layer(Protocol):
-    """What the pump moves bytes through: an SSLSocket, or the like. Non-blocking; its errors say what it wants."""
-
-    def recv(self, size: int, /) -> bytes: ...
-    def send(self, data: memoryview, /) -> int: ...
-    def unwrap(self) -> object: ...
-    def fileno(self) -> int: ...
 
 
 class Pump:
@@ -55,7 +48,7 @@ class Pump:
             the reader can see the end.
     """
 
-    def __init__(self, name: str, layer: Layer) -> None:
+    def __init__(self, name: str, layer: ssl.SSLSocket | TlsLayer) -> None:
         self.error: BaseException | None = None
         self._name = name
         self._layer = layer

@@ -25,7 +25,7 @@ class Response:
         status_code: the HTTP status, 101 for an accepted upgrade.
         reason_phrase: the text behind the status, "" if there is none; unprintable characters are replaced.
         headers: pairs of name and value in the order and spelling of the server, decoded as ISO 8859-1.
-        body: what had arrived of the body of a refusal, as it came, at most `MAX_BODY` bytes; empty for a 101.
+        body: of a refusal, without its transfer coding, as far as it came, at most `MAX_BODY` bytes; empty for a 101.
     """
 
     status_code: int

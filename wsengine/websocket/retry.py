@@ -1,11 +1,11 @@
 """When to dial again: the built-in back-off, the user's own rule, and the budget that counts failures.
 
 Everything here is a pure function of its arguments: the time is one of them, nothing sleeps, nothing touches a socket.
-Which failures are worth another attempt is decided by the supervisor; by when, here.
+Which failures are worth another attempt stands in failures; by when, here.
 
 ::
 
-    failed ──► failures + 1 ──► policy ──► delay, or None: give up, for good
+    failed ──► failures + 1 ──► worth it? ──► policy ──► delay, or None: give up, for good
     ready  ──► nothing yet
     failed, `stable_after` seconds or more after ready ──► failures start again from 1
 
@@ -19,10 +19,14 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from random import Random
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from wsengine.errors import ConfigurationError, InvalidStatus
 from wsengine.options import reject_unknown, seconds, whole
+from wsengine.websocket.failures import judge, process_exception
+
+if TYPE_CHECKING:
+    from wsengine.websocket.failures import ProcessException
 
 __all__ = ["Backoff", "RetryBudget", "RetryPolicy", "RetryState", "check_retry", "next_delay"]
 
@@ -153,16 +157,20 @@ class RetryBudget:
     Args:
         policy: as for `next_delay`. A callable's failures are forgotten after `STABLE_AFTER` seconds of READY.
         random: source of the jitter; give a seeded one to repeat a run.
+        decide: which failures are worth another attempt; the policy is asked about those only.
 
     Attributes:
         failures: failures in a row, 0 before the first.
-        last_error: the last failure.
-        exhausted: whether the policy has given up; from then on every `failed` returns None.
+        last_error: the last failure, as `decide` has put it.
+        exhausted: whether the policy or `decide` has given up; from then on every `failed` returns None.
+        fatal: whether it was `decide`.
     """
 
-    def __init__(self, policy: RetryPolicy, random: Random | None = None) -> None:
+    def __init__(self, policy: RetryPolicy, random: Random | None = None,
+                 decide: ProcessException = process_exception) -> None:
         self._policy = check_retry(policy)
         self._random = Random() if random is None else random
+        self._decide = decide
         self._stable_after = policy.stable_after if isinstance(policy, Backoff) else STABLE_AFTER
         self._attempts = 0
         self._first_failure = 0.0
@@ -171,6 +179,7 @@ class RetryBudget:
         self.failures = 0
         self.last_error: BaseException | None = None
         self.exhausted = False
+        self.fatal = False
 
     def ready(self, now: float) -> None:
         """Note that the connection is READY at `now` (monotonic seconds). Its failures are kept for the time being."""
@@ -193,7 +202,13 @@ class RetryBudget:
         self.last_error = error
         if self.failures == 1:
             self._first_failure = now
-        return None if self.exhausted else self._choose(now)
+        if self.exhausted:
+            return None
+        verdict = None if error is None else judge(self._decide, error)
+        if verdict is not None:
+            self.last_error, self.exhausted, self.fatal = verdict, True, True
+            return None
+        return self._choose(now)
 
     def _choose(self, now: float) -> float | None:
         error = self.last_error

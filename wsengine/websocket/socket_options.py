@@ -56,9 +56,14 @@ class SocketOptions:
         self._check_platform()
 
     def apply(self, sock: socket.socket) -> None:
-        """Set the options on a TCP socket before it connects, since the announced window follows the receive buffer."""
+        """Set the options on a socket before it connects, since the announced window follows the receive buffer.
+
+        A Unix socket gets the receive buffer only: the others are TCP's.
+        """
         if self.receive_buffer is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.receive_buffer)
+        if sock.family == getattr(socket, "AF_UNIX", None):
+            return
         if self.nodelay:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         kernel = self._kernel_options()

@@ -11,14 +11,15 @@ import errno
 import os
 import time
 from collections import deque
+from ssl import SSLError
 from typing import TYPE_CHECKING
 
-from wsengine.engine.stream import Stream
 from wsengine.errors import (
     ConfigurationError,
     ConnectionClosed,
     ConnectionClosedError,
     ConnectionClosedOK,
+    EngineError,
     PayloadTooBig,
     ProtocolError,
     RetriesExhausted,
@@ -69,6 +70,7 @@ class Supervisor:
     def __init__(self, name: str, connections: Sequence[Connection], parker: Parker, receiver: Receiver,
                  timer: KeepaliveTimer, events: Events, timing: Timing, attempt: Callable[[Cancellation], Dialed],
                  finished: Callable[[BaseException], None], limits: tuple[int, int]) -> None:
+        self._name = name
         self._connections = connections
         self._parker = parker
         self._receiver = receiver
@@ -179,7 +181,14 @@ class Supervisor:
 
     def _opened(self, connection: Connection, dialed: Dialed) -> None:
         attempt = connection._budget.failures + 1
-        connection.take(dialed)
+        try:
+            connection.take(dialed, self._name)
+            stream = connection.stream(dialed, self._timing.max_size)
+        except (OSError, RuntimeError, EngineError) as error:  # no descriptors, no thread to be had, no way to read it
+            connection.let_go()
+            dialed.sock.close()
+            self._attempt_failed(connection, error)
+            return
         connection._lifecycle.fire(Event.OPENED)
         connection._budget.ready(time.monotonic())
         self._events.opened(connection, attempt, dialed.timings.get("total", 0.0))
@@ -187,13 +196,12 @@ class Supervisor:
         connection._control.begin(connection.epoch, keepalive=timing.keepalive, ws_timeout=timing.ws_timeout,
                                   pong_timeout=timing.pong_timeout, close_timeout=timing.close_timeout)
         self._timer.wake()
-        self._receiver.add(Stream(dialed.sock.fileno(), connection._control, connection.index, connection.epoch,
-                                  timing.max_size, dialed.leftover))
+        self._receiver.add(stream)
 
     def _delay(self, connection: Connection, now: float, error: BaseException) -> tuple[float | None, BaseException]:
         """What the retry policy says, and the failure that stands; a policy that fails itself gives up."""
         try:
-            return connection._budget.failed(now, error), error
+            return connection._budget.failed(now, error), connection._budget.last_error or error
         except ConfigurationError as wrong:
             return None, wrong
 
@@ -211,7 +219,7 @@ class Supervisor:
             connection._lifecycle.fire(event)
             return
         connection._lifecycle.fire(Event.GIVEN_UP)
-        exhausted = RetriesExhausted(connection._budget.failures, error)
+        exhausted = RetriesExhausted(connection._budget.failures, error, connection._budget.fatal)
         self._events.gave_up(connection, exhausted)
         if all(c._lifecycle.state is State.STOPPED for c in self._connections):
             self._finished(exhausted)
@@ -235,8 +243,8 @@ class Supervisor:
         """The reader is off the socket: tell it once, and see to the next attempt."""
         now = time.monotonic()
         duration = now - connection._opened_at
+        event, error = outcome(note, self._timing.max_size, connection.pump_error)
         counts = connection.let_go()
-        event, error = outcome(note, self._timing.max_size)
         if isinstance(error, ConnectionClosed):
             connection.close_code, connection.close_reason = error.code, error.reason
         else:
@@ -274,8 +282,8 @@ class Supervisor:
             self._receiver.close(connection.index, connection.epoch, 1000)
 
 
-def outcome(note: Note, max_size: int) -> tuple[str, BaseException]:
-    """The telemetry event and the error for the way in which a connection ended."""
+def outcome(note: Note, max_size: int, behind: BaseException | None = None) -> tuple[str, BaseException]:
+    """The telemetry event and the error for the way in which a connection ended; `behind` failed behind its pump."""
     text = note.text.decode("utf-8", "replace")
     if note.cause == "closed":
         kind = ConnectionClosedOK if note.code in (1000, 1001) else ConnectionClosedError
@@ -290,6 +298,10 @@ def outcome(note: Note, max_size: int) -> tuple[str, BaseException]:
         return "timeout", TimeoutError(errno.ETIMEDOUT, "nothing was received for ws_timeout")
     if note.cause == "pong":
         return "timeout", TimeoutError(errno.ETIMEDOUT, "keepalive ping timeout")
+    if note.cause == "tls":
+        return "disconnected", SSLError(text)
+    if note.cause == "eof" and behind is not None:
+        return "disconnected", behind
     if note.cause == "memory":
         return "failure", MemoryError("no memory for a message")
     return "disconnected", ConnectionClosedError(1006)

@@ -1,0 +1,97 @@
+"""The way to a server: which transport a dial takes, as the user's options say, checked and with their defaults.
+
+Here are the options that concern sockets, TLS and proxies, and nothing of the handshake on top. Nothing is opened here.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING
+
+from wsengine.errors import ConfigurationError
+from wsengine.options import boolean, text
+from wsengine.websocket.headers import Headers, refuse_in_clear, resolve_headers
+from wsengine.websocket.socket_options import SocketOptions
+from wsengine.websocket.supplied import check_sock, check_unix, is_loopback
+from wsengine.websocket.tls import check_context, default_context
+
+if TYPE_CHECKING:
+    import os
+    from ssl import SSLContext
+
+    from wsengine.websocket.supplied import Supply
+    from wsengine.websocket.uri import WebSocketURI
+
+__all__ = ["Way"]
+
+
+class Way:
+    """By which way a server is reached: the options of a dial that concern the transport, checked. Immutable.
+
+    Args:
+        ssl: context of wss://, used as it is; None for `ssl.create_default_context()` with ALPN http/1.1.
+        server_hostname: name for SNI and the certificate, instead of the host of the URL.
+        sock: a connected socket, or a callable () -> socket; neither look-up nor connect then.
+        unix: path of a Unix socket to connect to; the URL gives Host and resource only.
+        socket_options: default `SocketOptions()`.
+        allow_plaintext_credentials: True lets ws:// carry user name and password, Authorization and Cookie to other
+            machines than this one.
+        path: of the options, for errors.
+
+    Raises:
+        ConfigurationError: an option is wrong, or contradicts the URL or another one.
+    """
+
+    def __init__(self, uri: WebSocketURI, *, ssl: SSLContext | None = None, server_hostname: str | None = None,
+                 sock: Supply = None, unix: str | os.PathLike[str] | None = None,
+                 socket_options: SocketOptions | None = None, allow_plaintext_credentials: bool = False,
+                 path: str = "") -> None:
+        if socket_options is not None and not isinstance(socket_options, SocketOptions):
+            raise ConfigurationError(f"{path}socket_options", socket_options, "give SocketOptions(...)")
+        self.socket_options = socket_options or SocketOptions()
+        self.sock_path = f"{path}sock"
+        self.allow_plaintext_credentials = boolean(f"{path}allow_plaintext_credentials", allow_plaintext_credentials)
+        self._context = check_context(f"{path}ssl", ssl)
+        self._uri = uri
+        if server_hostname is not None:
+            text(f"{path}server_hostname", server_hostname)
+        self.server_hostname = server_hostname
+        for name, value in (("ssl", ssl), ("server_hostname", server_hostname)):
+            if value is not None and not uri.secure:
+                raise ConfigurationError(f"{path}{name}", value, "the url is ws://, which has no TLS; make it wss://, or "
+                                                                 "leave this out")
+        check_sock(self.sock_path, sock)
+        self.sock = sock
+        self.unix = check_unix(f"{path}unix", unix)
+        if sock is not None and unix is not None:
+            raise ConfigurationError(f"{path}unix", unix, "give unix or sock, not both")
+
+    @property
+    def serves_once(self) -> bool:
+        """Whether there can be one dial only: the user has given one socket."""
+        return isinstance(self.sock, socket.socket)
+
+    @property
+    def supplied(self) -> bool:
+        """Whether there is nothing to look up, and so no other host to go to."""
+        return self.sock is not None or self.unix is not None
+
+    def check_headers(self, headers: Headers) -> None:
+        """Refuse, before anything is dialed, credentials that would go out in clear; a callable's are for the attempt."""
+        if not (self._uri.secure or self.allow_plaintext_credentials or self.supplied or is_loopback(self._uri)):
+            refuse_in_clear(self._uri, [] if callable(headers) else resolve_headers(headers))
+
+    def prepare(self) -> None:
+        """Make the default context now: it reads the system's CAs, which takes a while."""
+        if self._uri.secure:
+            self.context()
+
+    def context(self) -> SSLContext:
+        """The context of wss://; one for all dials of this way."""
+        if self._context is None:  # two threads may make one each; either will do
+            self._context = default_context()
+        return self._context
+
+    def hostname(self, uri: WebSocketURI) -> str:
+        """The name for SNI and the certificate; a redirect to another host has that host's."""
+        return self.server_hostname if self.server_hostname and uri.host == self._uri.host else uri.host
