@@ -15,6 +15,7 @@ import time
 import pytest
 
 from wsengine import Pipeline, WebSocketProducer
+from wsengine.engine.tls import why_not
 from wsengine.testing import Feed
 
 pytestmark = [pytest.mark.stress, pytest.mark.usefixtures("no_leaks")]
@@ -70,15 +71,19 @@ class Pulse:
 
 
 FEEDS = {
-    "quiet": lambda: Feed.payloads([(1, b"go")], ping_interval=KEEPALIVE),
-    "under a flood": lambda: Feed.trades(size=128, rate=20_000, ping_interval=KEEPALIVE),
+    "quiet": lambda **options: Feed.payloads([(1, b"go")], ping_interval=KEEPALIVE, **options),
+    "under a flood": lambda **options: Feed.trades(size=128, rate=20_000, ping_interval=KEEPALIVE, **options),
 }
 
 
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS path A"])
 @pytest.mark.parametrize("kind", FEEDS)
-def test_pings_and_pongs_keep_their_time_while_a_handler_holds_the_gil(kind):
-    with FEEDS[kind]() as feed, Pulse() as pulse:
-        producer = WebSocketProducer(feed.url, keepalive=KEEPALIVE, ws_timeout=1.0, pong_timeout=1.0)
+def test_pings_and_pongs_keep_their_time_while_a_handler_holds_the_gil(kind, secure, certificates):
+    if secure and (reason := why_not(certificates.context())):
+        pytest.skip(f"no path A here: {reason}")
+    ours, theirs = ({"ssl": certificates.context()}, {"tls": certificates.server()}) if secure else ({}, {})
+    with FEEDS[kind](**theirs) as feed, Pulse() as pulse:
+        producer = WebSocketProducer(feed.url, keepalive=KEEPALIVE, ws_timeout=1.0, pong_timeout=1.0, **ours)
         with Holder(producer, max_queue=2**19, max_queue_bytes=2**28) as pipeline:
             assert pipeline.held.wait(20)
             time.sleep(0.3)
@@ -86,6 +91,7 @@ def test_pings_and_pongs_keep_their_time_while_a_handler_holds_the_gil(kind):
             [stats] = pipeline.stats().producers[0]["connections"]
     begin, end = pipeline.span
     [connection] = log.connections
+    assert producer.connections[0].tls_path == ("A" if secure else None)
     assert connection.open, connection.ended
     assert (stats["epoch"], stats["pauses"]) == (1, 0)  # one connection, never paused: the ring was not full
     assert (end - begin) / 1e9 >= HELD
