@@ -1,13 +1,15 @@
 """TLS without the GIL: what comes and goes over a borrowed SSL object, however it is cut, and how it ends.
 
-The peer is CPython's `ssl` at the other end of a socket pair. Connecting and verifying are tests of the dial; messages,
+The peer is CPython's `ssl` at the other end of a TCP connection. Connecting and verifying are tests of the dial; messages,
 sizes and cuts as such are tests of the stream.
 """
 
 import ctypes
+import errno
 import random
 import socket
 import ssl
+import struct
 import threading
 import time
 
@@ -46,7 +48,9 @@ def contexts(version=ssl.TLSVersion.TLSv1_3):
 def connected(version=ssl.TLSVersion.TLSv1_3):
     """A client's and a server's end after the TLS handshake, the client's non-blocking."""
     ours, theirs = contexts(version)
-    near, far = socket.socketpair()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        near = socket.create_connection(listener.getsockname())
+        far, _ = listener.accept()
     box = []
     thread = threading.Thread(target=lambda: box.append(theirs.wrap_socket(far, server_side=True)))
     thread.start()
@@ -259,6 +263,16 @@ def test_an_end_without_close_notify_is_an_end_of_stream():
         socket.socket.shutdown(line.peer, socket.SHUT_WR)
         assert line.ended().cause == "eof"
         assert line.claim(1) == [b"last"]
+
+
+def test_a_reset_behind_the_last_message_keeps_its_error():
+    with Line() as line:
+        line.peer.sendall(message(b"last"))
+        assert line.claim(1) == [b"last"]
+        with socket.socket(fileno=line.peer.detach()) as raw:
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        note = line.ended()
+        assert (note.cause, note.error) == ("error", errno.ECONNRESET)
 
 
 def test_bytes_that_are_no_record_end_the_connection_with_what_libssl_says():

@@ -100,7 +100,8 @@ def test_messages_go_out_and_pings_are_answered_over_either_path(path, producer,
     assert record.frames[-1].opcode == 8
 
 
-ENDINGS = {"cut": steps.cut(), "no close_notify": steps.truncate(), "reset": steps.reset(), "close": steps.close(1012, "later")}
+ENDINGS = {"cut": steps.cut(), "no close_notify": steps.truncate(), "reset": steps.reset(),
+           "close": steps.close(1012, "later")}
 
 
 @pytest.mark.parametrize("how", ENDINGS)

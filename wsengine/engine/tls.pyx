@@ -21,6 +21,7 @@ cdef extern from *:
     """
     #include <Python.h>
     #include <dlfcn.h>
+    #include <errno.h>
 
     /* How the object behind SSLSocket begins in every CPython of VERSIONS (Modules/_ssl.c); check() compares its first
        field with what must be in it before it believes the second. */
@@ -43,6 +44,7 @@ cdef extern from *:
       const char* (*reason)(unsigned long error);
     } ws_libssl;
 
+    static void ws_set_errno(int error) { errno = error; }  /* an assignment in Cython would make a local variable */
     static void* ws_open(const char* file) { return dlopen(file, RTLD_NOW | RTLD_NOLOAD); }
     static int ws_find(void* library, const char* name, void** place) {
       return (*place = dlsym(library, name)) != NULL;
@@ -64,6 +66,7 @@ cdef extern from *:
         unsigned long (*last_error)() noexcept nogil
         const char* (*reason)(unsigned long error) noexcept nogil
 
+    void set_errno "ws_set_errno" (int error) nogil
     void* ws_open(const char* file)
     bint ws_find(void* library, const char* name, void** place)
 
@@ -204,7 +207,7 @@ cdef ssize_t the_end(const Tls* tls) noexcept nogil:
     if tls.problem != NULL:
         return TLS_FAILED
     if tls.error:
-        errno = tls.error
+        set_errno(tls.error)
         return -1
     return 0
 
@@ -214,7 +217,7 @@ cdef ssize_t tls_read(Tls* tls, uint8_t* place, size_t size) noexcept nogil:
     tls.read_wants_write = False
     while done < size and not tls.over:
         libssl.clear_errors()         # the queue belongs to the thread: what others left there is not of this call
-        errno = 0
+        set_errno(0)
         if libssl.read(tls.ssl, place + done, size - done, &got) == 1:
             done += got
         elif not reading_ends(tls, libssl.get_error(tls.ssl, 0), errno):
@@ -223,7 +226,7 @@ cdef ssize_t tls_read(Tls* tls, uint8_t* place, size_t size) noexcept nogil:
         return <ssize_t>done          # an end, if there was one, is told by the next call
     if tls.over:
         return the_end(tls)
-    errno = EAGAIN
+    set_errno(EAGAIN)
     return -1
 
 
@@ -234,16 +237,16 @@ cdef ssize_t tls_write(Tls* tls, const uint8_t* data, size_t size) noexcept nogi
     cdef int why, error
     tls.write_wants_read = False
     libssl.clear_errors()
-    errno = 0
+    set_errno(0)
     if libssl.write(tls.ssl, data, size, &took) == 1:
         return <ssize_t>took
     error = errno
     why = libssl.get_error(tls.ssl, 0)
     if why == WANT_READ or why == WANT_WRITE:
         tls.write_wants_read = why == WANT_READ
-        errno = EAGAIN
+        set_errno(EAGAIN)
     else:
-        errno = error if why == SYSCALL and error else EIO
+        set_errno(error if why == SYSCALL and error else EIO)
     return -1
 
 
