@@ -3,6 +3,7 @@
 All functions run without the GIL in whatever thread has the lead (lead.hpp), never block, and report what became of the
 call. When to read and write is the reader's matter, the wire format that of `frames`. Payloads are parsed where they were
 received; only messages cut by a read, or fragmented, are gathered, large ones by reading straight into their memory.
+Compressed messages are inflated from where they were received, and are never gathered as they were sent.
 """
 cimport cython
 from libc.errno cimport EAGAIN, EINTR, errno
@@ -10,15 +11,20 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, strlen
 from libcpp.atomic cimport memory_order_acquire, memory_order_relaxed
+from wsengine.engine.inflate import HAVE_ZLIB
+from wsengine.errors import EngineError
 from wsengine.engine.control cimport Control, ControlBlock
-from wsengine.engine.frames cimport (OP_CLOSE, STEP_CLOSE, STEP_FAIL, STEP_MESSAGE, STEP_MORE, STEP_PIECE, STEP_PING,
-                                     STEP_PONG, MaskKeys, Parsed, Step, between_messages, parse, parse_any, parser_start,
-                                     whole_message)
+from wsengine.engine.frames cimport (OP_CLOSE, OP_TEXT, STEP_CLOSE, STEP_DEFLATED, STEP_FAIL, STEP_MESSAGE, STEP_MORE,
+                                     STEP_PIECE, STEP_PING, STEP_PONG, MaskKeys, Parsed, Step, between_messages, parse,
+                                     parse_any, parser_fail, parser_start, whole_message)
+from wsengine.engine.inflate cimport (INFLATE_FULL, INFLATE_MEMORY, INFLATE_UNFINISHED, INFLATED, Inflating, inflate_piece,
+                                      inflater_free, inflater_new)
 from wsengine.engine.intake cimport STAGED, Intake, describe, flush, has_credit, intake_settle, room_in_slab
 from wsengine.engine.output cimport (output_close, output_drop, output_pong, output_shut, output_take,
                                      output_write)
 from wsengine.engine.ring cimport Arrival, Descriptor, Slab, SlabPool, monotonic_ns
 from wsengine.engine.tls cimport TLS_FAILED, Tls, tls_free, tls_new, tls_read
+from wsengine.engine.utf8 cimport utf8_feed
 
 cdef extern from "<sys/socket.h>" nogil:
     ssize_t recv(int fd, void* data, size_t size, int flags)
@@ -58,6 +64,7 @@ cdef void wire_free(Wire* wire) noexcept nogil:
     drop_part(wire)
     drop_rest(wire)
     tls_free(wire.tls)
+    inflater_free(wire.inflater)
     free(wire)
 
 
@@ -132,13 +139,18 @@ cdef size_t stage_whole(Wire* wire, Intake* intake, const uint8_t* data, size_t 
 cdef bint grow_part(Wire* wire, Intake* intake, uint64_t needed, uint64_t announced) noexcept nogil:
     """Give the message in progress room for `needed` bytes, at once for all of `announced` unless that is large."""
     cdef uint64_t capacity = min(announced, <uint64_t>GROWTH)
-    cdef Slab* slab
-    cdef Arrival* arrival
     # the last frame says how long the message is; before it, doubling keeps many small fragments cheap
     if wire.parser.fin:
         capacity = max(max(capacity, needed), min(wire.part_capacity * 2, announced))
     else:
         capacity = max(max(capacity, needed), wire.part_capacity * 2)
+    return move_part(wire, intake, capacity)
+
+
+cdef bint move_part(Wire* wire, Intake* intake, uint64_t capacity) noexcept nogil:
+    """Move the message in progress, if there is one, to memory of `capacity` bytes: in the slab being filled if small."""
+    cdef Slab* slab
+    cdef Arrival* arrival
     if capacity <= intake.pool.slab_bytes() // 4:
         arrival = room_in_slab(intake, capacity)
         if arrival == NULL:
@@ -154,11 +166,23 @@ cdef bint grow_part(Wire* wire, Intake* intake, uint64_t needed, uint64_t announ
     if wire.part_slab != NULL:
         memcpy(<uint8_t*>(arrival + 1), wire.part, wire.part_size)
         SlabPool.drop(wire.part_slab, 1)
+    put_part(wire, slab, arrival, capacity)
+    return True
+
+
+cdef inline void put_part(Wire* wire, Slab* slab, Arrival* arrival, uint64_t capacity) noexcept nogil:
     wire.part_slab = slab
     wire.part_arrival = arrival
     wire.part = <uint8_t*>(arrival + 1)
     wire.part_capacity = capacity
-    return True
+
+
+cdef void deliver_part(Wire* wire, Intake* intake, uint8_t opcode) noexcept nogil:
+    """The message in progress is complete."""
+    begin_arrival(wire, intake, wire.part_arrival, wire.part_slab)
+    stage(wire, intake, wire.part_arrival, wire.part, wire.part_size, opcode)
+    wire.part_slab = NULL             # its reference went with the message
+    wire.part_size = wire.part_capacity = 0
 
 
 cdef bint gather(Wire* wire, Intake* intake, const Parsed* parsed) noexcept nogil:
@@ -176,11 +200,105 @@ cdef bint gather(Wire* wire, Intake* intake, const Parsed* parsed) noexcept nogi
         memcpy(wire.part + wire.part_size, parsed.payload, parsed.size)
     wire.part_size = needed
     if parsed.last:
-        begin_arrival(wire, intake, wire.part_arrival, wire.part_slab)
-        stage(wire, intake, wire.part_arrival, wire.part, needed, parsed.opcode)
-        wire.part_slab = NULL         # its reference went with the message
-        wire.part_size = wire.part_capacity = 0
+        deliver_part(wire, intake, parsed.opcode)
     return True
+
+
+# ------------------------------------------------------------------------------------------------- compressed messages
+
+cdef bint open_part(Wire* wire, Intake* intake, size_t size) noexcept nogil:
+    """Begin a message of `size` compressed bytes: all that is left of the slab being filled, until keep_part() says how
+    much it takes. So a small message costs no allocation, and no copy."""
+    cdef uint64_t most = wire.parser.max_size + 1, want = min(<uint64_t>size * DEFLATED + 256, most)
+    cdef Arrival* arrival = room_in_slab(intake, <size_t>min(want, intake.pool.slab_bytes() // 4))
+    if arrival == NULL:
+        return False
+    SlabPool.add(intake.slab, 1)
+    put_part(wire, intake.slab, arrival, min(most, intake.pool.slab_bytes() - intake.used - sizeof(Arrival)))
+    return True
+
+
+cdef inline bint part_open(const Wire* wire, Intake* intake) noexcept nogil:
+    """Whether the message in progress lies where the next thing in the slab would."""
+    return wire.part_slab == intake.slab and <uint8_t*>wire.part_arrival == intake.slab.data() + intake.used
+
+
+cdef void keep_part(Wire* wire, Intake* intake, bint last) noexcept nogil:
+    """Take what an open message needs of the slab: its bytes, and as many again if it goes on."""
+    if not part_open(wire, intake):
+        return
+    if not last:
+        wire.part_capacity = min(wire.part_capacity, wire.part_size * 2 + 256)
+    intake.used += sizeof(Arrival) + <size_t>(wire.part_size if last else wire.part_capacity)
+
+
+cdef const char* inflate_into_part(Wire* wire, Intake* intake, const Parsed* parsed, uint16_t* code) noexcept nogil:
+    """Inflate a piece of a message. What is wrong with it, with the close code; 1011: memory is out; NULL: nothing.
+
+    No more than max_size + 1 bytes are ever inflated of a message. The RFCs give no close code for what is not DEFLATE:
+    1007, as for text that is not UTF-8, says that the message is at fault and not its frames.
+    """
+    cdef const uint8_t* data = parsed.payload
+    cdef size_t left = parsed.size, made = 0
+    cdef Inflating inflating = INFLATE_FULL
+    if wire.part_slab == NULL and not open_part(wire, intake, left):
+        code[0] = 1011
+        return b"no memory for a message"
+    while True:
+        inflating = inflate_piece(wire.inflater, &data, &left, parsed.last, wire.part + wire.part_size,
+                                  <size_t>(wire.part_capacity - wire.part_size), &made)
+        if parsed.opcode == OP_TEXT and not utf8_feed(&wire.parser.utf8, wire.part + wire.part_size, made):
+            code[0] = 1007
+            return b"text message that is not UTF-8"
+        wire.part_size += made
+        if wire.part_size > wire.parser.max_size:
+            code[0] = 1009
+            return b"message above max_size"
+        if inflating != INFLATE_FULL:
+            break
+        if not move_part(wire, intake, min(wire.part_capacity * 2 + 256, wire.parser.max_size + 1)):
+            code[0] = 1011
+            return b"no memory for a message"
+    code[0] = 1011 if inflating == INFLATE_MEMORY else 1007
+    if inflating != INFLATED:
+        return (b"compressed message that ends inside a DEFLATE block" if inflating == INFLATE_UNFINISHED else
+                b"no memory for a message" if inflating == INFLATE_MEMORY else
+                b"compressed message that is not DEFLATE data")
+    if parsed.last and parsed.opcode == OP_TEXT and wire.parser.utf8.missing:
+        return b"text message that ends within a character"
+    return NULL
+
+
+cdef bint take_deflated(Wire* wire, Intake* intake, Parsed* parsed, uint64_t* payloads) noexcept nogil:
+    """Take a piece of a compressed message; deliver it if that completes it. True if it took memory, and the account
+    admits no more: a read of compressed bytes may hold a thousand times as many, so it must be able to stop within."""
+    cdef Slab* before = intake.slab
+    cdef const char* problem
+    cdef uint16_t code = 0
+    cdef bint elsewhere
+    if wire.discarding:               # for good, so what later messages refer to need not be known: nothing is inflated
+        drop_part(wire)
+        if parsed.last:
+            Control.add(wire.control.discarded, 1)
+        return False
+    problem = inflate_into_part(wire, intake, parsed, &code)
+    if problem != NULL:
+        if code == 1011:
+            no_memory(wire, intake)
+        else:
+            parsed.announced = wire.part_size
+            parser_fail(&wire.parser, parsed, code, problem)
+            on_failure(wire, intake, parsed)
+        return False
+    keep_part(wire, intake, parsed.last)
+    if not parsed.last:
+        return False
+    payloads[0] += wire.part_size
+    elsewhere = wire.part_slab != before
+    deliver_part(wire, intake, parsed.opcode)
+    if elsewhere:
+        flush(intake)
+    return elsewhere and not intake.account.admits()
 
 
 # -------------------------------------------------------------------------------------------- what control frames do
@@ -267,6 +385,15 @@ cdef void take_message(Wire* wire, Intake* intake, const Parsed* parsed) noexcep
     stage(wire, intake, intake.arrival, parsed.payload, parsed.size, parsed.opcode)
 
 
+cdef void no_memory(Wire* wire, Intake* intake) noexcept nogil:
+    """End the connection: a message of it cannot be held."""
+    wire_blame(wire, CAUSE_MEMORY, 1011, 0, NULL, 0)
+    wire.parser.over = 1
+    wire_close(wire, &intake.keys, 1011, NULL, 0)
+    drop_part(wire)
+    end_begins(wire, intake)
+
+
 cdef bint parse_bytes(Wire* wire, Intake* intake, const uint8_t* data, size_t size) noexcept nogil:
     """Parse bytes that lie in `intake.here`; False if it stopped for want of room, with the rest put by."""
     cdef Parsed parsed
@@ -295,17 +422,20 @@ cdef bint parse_bytes(Wire* wire, Intake* intake, const uint8_t* data, size_t si
                 payloads += parsed.size
             take_message(wire, intake, &parsed)
             continue
+        if step == STEP_DEFLATED:
+            if take_deflated(wire, intake, &parsed, &payloads) and at < size:
+                put_rest_by(wire, intake, data + at, size - at)
+                break
+            continue
         if step == STEP_PIECE:
             payloads += parsed.size
         if not take_step(wire, intake, step, &parsed):
-            wire_blame(wire, CAUSE_MEMORY, 1011, 0, NULL, 0)
-            wire.parser.over = 1
-            wire_close(wire, &intake.keys, 1011, NULL, 0)
-            end_begins(wire, intake)
+            no_memory(wire, intake)
     flush(intake)
     Control.add(wire.control.frames, whole + others)
     Control.add(wire.control.messages, wire.sequence - first)
     Control.add(wire.control.bytes, payloads)
+    Control.add(wire.control.wire_bytes, at)
     return at >= size
 
 
@@ -383,7 +513,7 @@ cdef bint put_by(Wire* wire, Intake* intake, const uint8_t* data, size_t size) n
 
 cdef inline bint part_takes_reads(Wire* wire) noexcept nogil:
     return (wire.part_slab != NULL and wire.parser.in_payload and not wire.discarding
-            and wire.parser.opcode < OP_CLOSE and wire.parser.left >= DIRECT)
+            and wire.parser.opcode < OP_CLOSE and wire.parser.left >= DIRECT and not wire.parser.compressed)
 
 
 cdef inline ssize_t read_some(Wire* wire, uint8_t* place, size_t size) noexcept nogil:
@@ -514,10 +644,12 @@ cdef class Stream:
         leftover: bytes that came behind the opening handshake.
         tls: the SSLSocket of that descriptor, its handshake done and nobody else using it (path A); None where the
             socket's bytes are the stream's. EngineError where its SSL object cannot be used.
+        deflate: what was agreed on with the server about permessage-deflate (inflate.DeflateParameters); None: nothing,
+            so that a compressed message is refused with 1002. EngineError where this build has no zlib.
     """
 
     def __cinit__(self, int fd, ControlBlock control not None, uint32_t index, uint32_t epoch, uint64_t max_size,
-                  bytes leftover=b"", *, object tls=None):
+                  bytes leftover=b"", *, object tls=None, deflate=None):
         self.control_owner = control
         self.leftover = leftover
         self.wire = wire_new(fd, index, epoch, control.c, max_size)
@@ -525,6 +657,17 @@ cdef class Stream:
             raise MemoryError()
         if tls is not None:
             self.wire.tls = tls_new(tls)
+        if deflate is not None:
+            self.inflate_as(deflate)
+
+    cdef int inflate_as(self, deflate) except -1:
+        if not HAVE_ZLIB:
+            raise EngineError("this build of wsengine has no zlib, so it cannot take compressed messages")
+        self.wire.inflater = inflater_new(deflate.server_max_window_bits, not deflate.server_no_context_takeover)
+        if self.wire.inflater == NULL:
+            raise MemoryError()
+        self.wire.parser.deflate = 1
+        return 0
 
     def __dealloc__(self):
         if self.wire != NULL:
