@@ -396,7 +396,7 @@ UNFINISHED = "compressed message that ends inside a DEFLATE block"
 
 @pytest.mark.parametrize(("sent", "problem"), [
     (b"\xff", CORRUPT), (b"\x07", CORRUPT), (bytes.fromhex("f200110000"), CORRUPT),
-    (bytes.fromhex("f248cdc9"), UNFINISHED), (bytes.fromhex("000500faff48"), UNFINISHED),
+    (bytes.fromhex("f248cdc9"), UNFINISHED), (bytes.fromhex("000500faff"), UNFINISHED),
 ], ids=["block type", "final block type", "reference to nothing", "cut short", "stored block cut short"])
 @pytest.mark.parametrize("fragment", [None, 1])
 def test_what_is_not_deflate_data_is_refused_with_1007(sent, problem, fragment):
