@@ -2,8 +2,8 @@
 
 All functions run without the GIL in whatever thread has the lead (lead.hpp), never block, and report what became of the
 call. When to read and write is the reader's matter, the wire format that of `frames`. Payloads are parsed where they were
-received; only messages cut by a read, or fragmented, are gathered, large ones by reading straight into their memory.
-Compressed messages are inflated from where they were received, and are never gathered as they were sent.
+received; only messages cut by a read, fragmented or compressed have memory of their own (parts), into which large ones are
+read straight away.
 """
 cimport cython
 from libc.errno cimport EAGAIN, EINTR, errno
@@ -14,17 +14,17 @@ from libcpp.atomic cimport memory_order_acquire, memory_order_relaxed
 from wsengine.engine.inflate import HAVE_ZLIB
 from wsengine.errors import EngineError
 from wsengine.engine.control cimport Control, ControlBlock
-from wsengine.engine.frames cimport (OP_CLOSE, OP_TEXT, STEP_CLOSE, STEP_DEFLATED, STEP_FAIL, STEP_MESSAGE, STEP_MORE,
-                                     STEP_PIECE, STEP_PING, STEP_PONG, MaskKeys, Parsed, Step, between_messages, parse,
-                                     parse_any, parser_fail, parser_start, whole_message)
-from wsengine.engine.inflate cimport (INFLATE_FULL, INFLATE_MEMORY, INFLATE_UNFINISHED, INFLATED, Inflating, inflate_piece,
-                                      inflater_free, inflater_new)
+from wsengine.engine.frames cimport (OP_CLOSE, STEP_CLOSE, STEP_DEFLATED, STEP_FAIL, STEP_MESSAGE, STEP_MORE, STEP_PIECE,
+                                     STEP_PING, STEP_PONG, MaskKeys, Parsed, Step, between_messages, parse, parse_any,
+                                     parser_start, whole_message)
+from wsengine.engine.inflate cimport inflater_free, inflater_new
 from wsengine.engine.intake cimport STAGED, Intake, describe, flush, has_credit, intake_settle, room_in_slab
 from wsengine.engine.output cimport (output_close, output_drop, output_pong, output_shut, output_take,
                                      output_write)
+from wsengine.engine.parts cimport (TOOK_BROKEN, TOOK_FULL, TOOK_NO_MEMORY, Took, begin_arrival, drop_part, gather,
+                                    grow_part, stage, take_deflated)
 from wsengine.engine.ring cimport Arrival, Descriptor, Slab, SlabPool, monotonic_ns
 from wsengine.engine.tls cimport TLS_FAILED, Tls, tls_free, tls_new, tls_read
-from wsengine.engine.utf8 cimport utf8_feed
 
 cdef extern from "<sys/socket.h>" nogil:
     ssize_t recv(int fd, void* data, size_t size, int flags)
@@ -43,13 +43,6 @@ cdef Wire* wire_new(int fd, uint32_t index, uint32_t epoch, Control* control, ui
         wire.out.box = &control.outbox
         parser_start(&wire.parser, max_size)
     return wire
-
-
-cdef void drop_part(Wire* wire) noexcept nogil:
-    if wire.part_slab != NULL:
-        SlabPool.drop(wire.part_slab, 1)
-        wire.part_slab = NULL
-        wire.part_size = wire.part_capacity = 0
 
 
 cdef void drop_rest(Wire* wire) noexcept nogil:
@@ -82,25 +75,6 @@ cdef void wire_blame(Wire* wire, Cause cause, uint16_t code, int error, const ui
 
 # ------------------------------------------------------------------------------------------------------------- staging
 
-cdef inline void begin_arrival(Wire* wire, Intake* intake, Arrival* arrival, Slab* slab) noexcept nogil:
-    arrival.slab = slab
-    arrival.sequence = wire.sequence
-    arrival.received_ns = intake.now
-    arrival.epoch = wire.epoch
-    arrival.index = wire.index
-
-
-cdef inline void stage(Wire* wire, Intake* intake, const Arrival* arrival, const uint8_t* data, uint64_t size,
-                       uint8_t opcode) noexcept nogil:
-    """Stage one message; its slab is `here`, or comes with a reference of its own."""
-    describe(&intake.batch[intake.staged], arrival, <uint32_t>(wire.sequence - arrival.sequence), data, size, opcode)
-    wire.sequence += 1
-    intake.credit -= 1
-    intake.staged += 1
-    if intake.staged == STAGED:
-        flush(intake)
-
-
 cdef size_t stage_whole(Wire* wire, Intake* intake, const uint8_t* data, size_t size, uint64_t* count,
                         uint64_t* payloads) noexcept nogil:
     """Stage the whole messages that the bytes begin with, as far as there is credit; how many bytes they took. The loop
@@ -132,173 +106,6 @@ cdef size_t stage_whole(Wire* wire, Intake* intake, const uint8_t* data, size_t 
     if intake.staged == STAGED:
         flush(intake)
     return at
-
-
-# ------------------------------------------------------------------------------------------- messages that arrive in parts
-
-cdef bint grow_part(Wire* wire, Intake* intake, uint64_t needed, uint64_t announced) noexcept nogil:
-    """Give the message in progress room for `needed` bytes, at once for all of `announced` unless that is large."""
-    cdef uint64_t capacity = min(announced, <uint64_t>GROWTH)
-    # the last frame says how long the message is; before it, doubling keeps many small fragments cheap
-    if wire.parser.fin:
-        capacity = max(max(capacity, needed), min(wire.part_capacity * 2, announced))
-    else:
-        capacity = max(max(capacity, needed), wire.part_capacity * 2)
-    return move_part(wire, intake, capacity)
-
-
-cdef bint move_part(Wire* wire, Intake* intake, uint64_t capacity) noexcept nogil:
-    """Move the message in progress, if there is one, to memory of `capacity` bytes: in the slab being filled if small."""
-    cdef Slab* slab
-    cdef Arrival* arrival
-    if capacity <= intake.pool.slab_bytes() // 4:
-        arrival = room_in_slab(intake, capacity)
-        if arrival == NULL:
-            return False
-        slab = intake.slab
-        intake.used += sizeof(Arrival) + capacity
-        SlabPool.add(slab, 1)
-    else:
-        slab = intake.pool.acquire(sizeof(Arrival) + capacity)
-        if slab == NULL:
-            return False
-        arrival = <Arrival*>slab.data()
-    if wire.part_slab != NULL:
-        memcpy(<uint8_t*>(arrival + 1), wire.part, wire.part_size)
-        SlabPool.drop(wire.part_slab, 1)
-    put_part(wire, slab, arrival, capacity)
-    return True
-
-
-cdef inline void put_part(Wire* wire, Slab* slab, Arrival* arrival, uint64_t capacity) noexcept nogil:
-    wire.part_slab = slab
-    wire.part_arrival = arrival
-    wire.part = <uint8_t*>(arrival + 1)
-    wire.part_capacity = capacity
-
-
-cdef void deliver_part(Wire* wire, Intake* intake, uint8_t opcode) noexcept nogil:
-    """The message in progress is complete."""
-    begin_arrival(wire, intake, wire.part_arrival, wire.part_slab)
-    stage(wire, intake, wire.part_arrival, wire.part, wire.part_size, opcode)
-    wire.part_slab = NULL             # its reference went with the message
-    wire.part_size = wire.part_capacity = 0
-
-
-cdef bint gather(Wire* wire, Intake* intake, const Parsed* parsed) noexcept nogil:
-    """Append a piece to the message in progress; deliver it if that completes it. False if memory is out."""
-    cdef uint64_t needed = wire.part_size + parsed.size
-    if wire.discarding:
-        drop_part(wire)
-        if parsed.last:
-            Control.add(wire.control.discarded, 1)
-        return True
-    if wire.part_slab == NULL or needed > wire.part_capacity:
-        if not grow_part(wire, intake, max(needed, <uint64_t>1), parsed.announced):
-            return False
-    if parsed.size and parsed.payload != wire.part + wire.part_size:
-        memcpy(wire.part + wire.part_size, parsed.payload, parsed.size)
-    wire.part_size = needed
-    if parsed.last:
-        deliver_part(wire, intake, parsed.opcode)
-    return True
-
-
-# ------------------------------------------------------------------------------------------------- compressed messages
-
-cdef bint open_part(Wire* wire, Intake* intake, size_t size) noexcept nogil:
-    """Begin a message of `size` compressed bytes: all that is left of the slab being filled, until keep_part() says how
-    much it takes. So a small message costs no allocation, and no copy."""
-    cdef uint64_t most = wire.parser.max_size + 1, want = min(<uint64_t>size * DEFLATED + 256, most)
-    cdef Arrival* arrival = room_in_slab(intake, <size_t>min(want, intake.pool.slab_bytes() // 4))
-    if arrival == NULL:
-        return False
-    SlabPool.add(intake.slab, 1)
-    put_part(wire, intake.slab, arrival, min(most, intake.pool.slab_bytes() - intake.used - sizeof(Arrival)))
-    return True
-
-
-cdef inline bint part_open(const Wire* wire, Intake* intake) noexcept nogil:
-    """Whether the message in progress lies where the next thing in the slab would."""
-    return wire.part_slab == intake.slab and <uint8_t*>wire.part_arrival == intake.slab.data() + intake.used
-
-
-cdef void keep_part(Wire* wire, Intake* intake, bint last) noexcept nogil:
-    """Take what an open message needs of the slab: its bytes, and as many again if it goes on."""
-    if not part_open(wire, intake):
-        return
-    if not last:
-        wire.part_capacity = min(wire.part_capacity, wire.part_size * 2 + 256)
-    intake.used += sizeof(Arrival) + <size_t>(wire.part_size if last else wire.part_capacity)
-
-
-cdef const char* inflate_into_part(Wire* wire, Intake* intake, const Parsed* parsed, uint16_t* code) noexcept nogil:
-    """Inflate a piece of a message. What is wrong with it, with the close code; 1011: memory is out; NULL: nothing.
-
-    No more than max_size + 1 bytes are ever inflated of a message. The RFCs give no close code for what is not DEFLATE:
-    1007, as for text that is not UTF-8, says that the message is at fault and not its frames.
-    """
-    cdef const uint8_t* data = parsed.payload
-    cdef size_t left = parsed.size, made = 0
-    cdef Inflating inflating = INFLATE_FULL
-    if wire.part_slab == NULL and not open_part(wire, intake, left):
-        code[0] = 1011
-        return b"no memory for a message"
-    while True:
-        inflating = inflate_piece(wire.inflater, &data, &left, parsed.last, wire.part + wire.part_size,
-                                  <size_t>(wire.part_capacity - wire.part_size), &made)
-        if parsed.opcode == OP_TEXT and not utf8_feed(&wire.parser.utf8, wire.part + wire.part_size, made):
-            code[0] = 1007
-            return b"text message that is not UTF-8"
-        wire.part_size += made
-        if wire.part_size > wire.parser.max_size:
-            code[0] = 1009
-            return b"message above max_size"
-        if inflating != INFLATE_FULL:
-            break
-        if not move_part(wire, intake, min(wire.part_capacity * 2 + 256, wire.parser.max_size + 1)):
-            code[0] = 1011
-            return b"no memory for a message"
-    code[0] = 1011 if inflating == INFLATE_MEMORY else 1007
-    if inflating != INFLATED:
-        return (b"compressed message that ends inside a DEFLATE block" if inflating == INFLATE_UNFINISHED else
-                b"no memory for a message" if inflating == INFLATE_MEMORY else
-                b"compressed message that is not DEFLATE data")
-    if parsed.last and parsed.opcode == OP_TEXT and wire.parser.utf8.missing:
-        return b"text message that ends within a character"
-    return NULL
-
-
-cdef bint take_deflated(Wire* wire, Intake* intake, Parsed* parsed, uint64_t* payloads) noexcept nogil:
-    """Take a piece of a compressed message; deliver it if that completes it. True if it took memory, and the account
-    admits no more: a read of compressed bytes may hold a thousand times as many, so it must be able to stop within."""
-    cdef Slab* before = intake.slab
-    cdef const char* problem
-    cdef uint16_t code = 0
-    cdef bint elsewhere
-    if wire.discarding:               # for good, so what later messages refer to need not be known: nothing is inflated
-        drop_part(wire)
-        if parsed.last:
-            Control.add(wire.control.discarded, 1)
-        return False
-    problem = inflate_into_part(wire, intake, parsed, &code)
-    if problem != NULL:
-        if code == 1011:
-            no_memory(wire, intake)
-        else:
-            parsed.announced = wire.part_size
-            parser_fail(&wire.parser, parsed, code, problem)
-            on_failure(wire, intake, parsed)
-        return False
-    keep_part(wire, intake, parsed.last)
-    if not parsed.last:
-        return False
-    payloads[0] += wire.part_size
-    elsewhere = wire.part_slab != before
-    deliver_part(wire, intake, parsed.opcode)
-    if elsewhere:
-        flush(intake)
-    return elsewhere and not intake.account.admits()
 
 
 # -------------------------------------------------------------------------------------------- what control frames do
@@ -400,6 +207,7 @@ cdef bint parse_bytes(Wire* wire, Intake* intake, const uint8_t* data, size_t si
     cdef size_t at = 0, used
     cdef uint64_t others = 0, whole = 0, first = wire.sequence, payloads = 0
     cdef Step step
+    cdef Took took
     while at < size:
         if not wire.discarding:
             if not has_credit(intake):
@@ -423,9 +231,14 @@ cdef bint parse_bytes(Wire* wire, Intake* intake, const uint8_t* data, size_t si
             take_message(wire, intake, &parsed)
             continue
         if step == STEP_DEFLATED:
-            if take_deflated(wire, intake, &parsed, &payloads) and at < size:
+            took = take_deflated(wire, intake, &parsed, &payloads)
+            if took == TOOK_FULL and at < size:
                 put_rest_by(wire, intake, data + at, size - at)
                 break
+            if took == TOOK_NO_MEMORY:
+                no_memory(wire, intake)
+            elif took == TOOK_BROKEN:
+                on_failure(wire, intake, &parsed)
             continue
         if step == STEP_PIECE:
             payloads += parsed.size
