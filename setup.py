@@ -4,10 +4,12 @@ Switches, by environment variable:
     WSENGINE_DEBUG=1                       bounds and initialisation checks, -O1 -g, assertions
     WSENGINE_SANITIZE=address,undefined    or `thread`: compiled and linked with -fsanitize=...
     WSENGINE_COVERAGE=1                    line tracing for Cython.Coverage
+    WSENGINE_NO_ZLIB=1                     without permessage-deflate, as where zlib.h is missing
 """
 
 import os
 import sys
+import tempfile
 from glob import glob
 
 from Cython.Build import cythonize
@@ -17,8 +19,8 @@ from setuptools.command.build_ext import build_ext
 MODULES = [
     "wsengine.message", "wsengine.testing.stamp",
     *(f"wsengine.engine.{name}" for name in (
-        "ring", "utf8", "frames", "tls", "control", "output", "intake", "stream", "reader", "receiver",
-        "sender", "keepalive")),
+        "ring", "utf8", "frames", "inflate", "deflate", "tls", "control", "output", "intake", "parts", "stream", "reader",
+        "receiver", "sender", "keepalive")),
     *(f"wsengine.pipeline.{name}" for name in ("chunk", "crew", "callbacks", "materialiser", "processor")),
 ]
 
@@ -46,8 +48,42 @@ directives = {
 }
 
 
+#: The modules that use zlib, and a program that does what they do.
+WITH_ZLIB = ("wsengine.engine.inflate", "wsengine.engine.deflate")
+PROBE = """
+#include <zlib.h>
+int main() { z_stream one = {}; return inflateInit2(&one, -15) + inflateResetKeep(&one) + deflateReset(&one); }
+"""
+
+
 class BuildOrSayWhy(build_ext):
-    """The compiled engine is the product: a failed build ends with what to install, never with a slower fallback."""
+    """The compiled engine is the product: a failed build ends with what to install, never with a slower fallback.
+
+    One thing may be missing: zlib. Then permessage-deflate is refused where it is asked for, and all else is there.
+    """
+
+    def build_extensions(self):
+        there = os.environ.get("WSENGINE_NO_ZLIB") != "1" and self.has_zlib()
+        for one in self.extensions:
+            if one.name in WITH_ZLIB:
+                one.libraries, one.define_macros = (["z"], macros) if there else ([], [*macros, ("WSENGINE_NO_ZLIB", "1")])
+        if not there:
+            print("wsengine: built without zlib, so without permessage-deflate; for it, install zlib's headers "
+                  "(Debian, Ubuntu: zlib1g-dev; Fedora: zlib-devel) and build again, with --force", file=sys.stderr)
+        super().build_extensions()
+
+    def has_zlib(self):
+        """Whether a program that uses zlib compiles and links; the compiler's own complaint stands above the answer."""
+        with tempfile.TemporaryDirectory() as folder:
+            source = os.path.join(folder, "probe.cpp")
+            with open(source, "w", encoding="ascii") as file:
+                file.write(PROBE)
+            try:
+                objects = self.compiler.compile([source], output_dir=folder)
+                self.compiler.link_executable(objects, os.path.join(folder, "probe"), libraries=["z"])
+            except Exception:  # whatever a compiler's wrapper raises
+                return False
+            return True
 
     def build_extension(self, ext):
         try:

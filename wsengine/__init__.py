@@ -4,6 +4,7 @@ The public names. Everything else is reached through its module, and may change.
 """
 
 from wsengine import errors, telemetry
+from wsengine.engine.inflate import HAVE_ZLIB
 from wsengine.errors import *  # noqa: F403
 from wsengine.message import Failed, Message
 from wsengine.pipeline.acknowledger import CallerAcknowledger, NoopAcknowledger
@@ -12,6 +13,7 @@ from wsengine.pipeline.pipeline import Pipeline, all_running
 from wsengine.pipeline.processors import Processors
 from wsengine.pipeline.source import Inbox, Producer
 from wsengine.websocket.connection import Connection
+from wsengine.websocket.extensions import PerMessageDeflate
 from wsengine.websocket.failures import process_exception
 from wsengine.websocket.producer import WebSocketProducer
 from wsengine.websocket.response import Response
@@ -19,6 +21,7 @@ from wsengine.websocket.retry import Backoff, RetryState
 from wsengine.websocket.socket_options import SocketOptions
 
 __all__ = [
+    "HAVE_ZLIB",
     "Backoff",
     "CallerAcknowledger",
     "Connection",
@@ -26,6 +29,7 @@ __all__ = [
     "Inbox",
     "Message",
     "NoopAcknowledger",
+    "PerMessageDeflate",
     "Pipeline",
     "Processors",
     "Producer",

@@ -28,6 +28,7 @@ cdef extern from "control.hpp" namespace "wsengine" nogil:
         atomic[int64_t] close_due_ns
         atomic[uint64_t] messages
         atomic[uint64_t] bytes
+        atomic[uint64_t] wire_bytes
         atomic[uint64_t] frames
         atomic[uint64_t] discarded
         atomic[uint64_t] pauses

@@ -44,11 +44,12 @@ cdef class ControlBlock:
         return self.c.heard_ns.load(memory_order_relaxed)
 
     def counts(self) -> dict:
-        """Messages, payload bytes, frames, discarded messages, pauses and pings heard over all generations, and the
-        pings sent in the present one."""
+        """Messages, payload bytes, bytes parsed as they came on the wire, frames, discarded messages, pauses and pings heard
+        over all generations, and the pings sent in the present one."""
         return {
             "messages": self.c.messages.load(memory_order_relaxed),
             "bytes": self.c.bytes.load(memory_order_relaxed),
+            "wire_bytes": self.c.wire_bytes.load(memory_order_relaxed),
             "frames": self.c.frames.load(memory_order_relaxed),
             "discarded": self.c.discarded.load(memory_order_relaxed),
             "pauses": self.c.pauses.load(memory_order_relaxed),

@@ -23,6 +23,7 @@ cdef enum Step:
     STEP_MORE                     # all input is used, and something is unfinished or nothing is there
     STEP_MESSAGE                  # a whole message in one frame, `payload` points into the input
     STEP_PIECE                    # part of a message's payload; the message ends with it if `last`
+    STEP_DEFLATED                 # the same of a compressed message, as it was sent: not inflated, not UTF-8-checked
     STEP_PING                     # control frames: `payload` lasts until the next call
     STEP_PONG
     STEP_CLOSE                    # `close_code` (1005: none given), `payload` is the reason; nothing follows
@@ -32,14 +33,16 @@ cdef struct Parsed:               # what came with the step
     const uint8_t* payload
     size_t size                   # bytes at `payload`
     size_t consumed               # bytes of input used up, in every step
-    uint64_t announced            # PIECE: bytes of the message so far with all of this frame
+    uint64_t announced            # PIECE, DEFLATED: bytes of the message so far with all of this frame
     const char* problem           # FAIL
     uint16_t close_code
-    uint8_t opcode                # MESSAGE, PIECE: OP_TEXT or OP_BINARY
-    uint8_t last                  # PIECE: the message is complete
+    uint8_t opcode                # MESSAGE, PIECE, DEFLATED: OP_TEXT or OP_BINARY
+    uint8_t last                  # PIECE, DEFLATED: the message is complete
 
 cdef struct Parser:
     uint64_t max_size             # payload bytes of a message
+    uint64_t max_deflated         # the same of a compressed one, as it is sent
+    uint8_t deflate               # permessage-deflate was agreed on: set behind parser_start() by whoever can inflate
     # the head, as far as it has arrived in pieces
     uint8_t head[MAX_HEAD]
     uint8_t head_size
@@ -50,6 +53,7 @@ cdef struct Parser:
     uint64_t left                 # payload bytes still to come
     # the message that the frame belongs to
     uint8_t message_opcode        # 0 between messages
+    uint8_t compressed            # its first frame had RSV1
     uint64_t message_size         # payload bytes of all its frames so far, as announced
     Utf8 utf8
     # a control frame that arrives in pieces
@@ -58,6 +62,8 @@ cdef struct Parser:
     uint8_t over                  # after Close or failure: the rest is ignored (§5.5.1, §7.1.7)
 
 cdef void parser_start(Parser* parser, uint64_t max_size) noexcept nogil
+# Fail for a reason that only whoever takes the payloads can see, as if the parser had found it.
+cdef void parser_fail(Parser* parser, Parsed* out, uint16_t code, const char* problem) noexcept nogil
 # The next step of the bytes given; call again behind `consumed` until it says STEP_MORE.
 cdef Step parse_any(Parser* parser, const uint8_t* data, size_t size, Parsed* out) noexcept nogil
 cdef bint close_code_valid(uint16_t code) noexcept nogil
@@ -111,7 +117,8 @@ cdef struct MaskKeys:             # masking keys from the system's entropy, draw
 
 cdef void mask_keys_start(MaskKeys* keys) noexcept nogil
 cdef size_t frame_size(size_t payload_size) noexcept nogil
-# Write a masked frame of frame_size(payload_size) bytes; `payload` may be NULL where its size is 0.
+# Write a masked frame of frame_size(payload_size) bytes; `payload` may be NULL where its size is 0. `rsv1` marks the first
+# frame of a compressed message (RFC 7692 §6.1).
 cdef void build(uint8_t* out, uint8_t opcode, bint fin, const uint8_t* payload, size_t payload_size,
-                const uint8_t* key) noexcept nogil
+                const uint8_t* key, bint rsv1=*) noexcept nogil
 cdef const uint8_t* next_key(MaskKeys* keys) noexcept nogil

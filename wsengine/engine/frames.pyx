@@ -8,6 +8,9 @@ What is refused, and with which close code, is decided here and nowhere else:
           length not minimal or with its top bit set, Close of one byte or with a code that must not be sent
     1007  text or close reason that is not UTF-8, at the first byte that shows it
     1009  message above max_size, as soon as its head announces it
+
+Where permessage-deflate was agreed on, the first frame of a message may have RSV1 (RFC 7692 §6). The payload of such a
+message is told as it was sent: what is in it is judged by whoever inflates it (stream).
 """
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdio cimport fputs, stderr
@@ -23,6 +26,11 @@ cdef extern from "entropy.hpp" namespace "wsengine" nogil:
 
 cdef void parser_start(Parser* parser, uint64_t max_size) noexcept nogil:
     parser.max_size = max_size
+    # Compressors make a message longer by a quarter at the most, and a few bytes a flush; beyond double, a stream of
+    # empty blocks is all that it can be. No frame announces 2^63.
+    parser.max_deflated = max_size * 2 + 1024 if max_size < <uint64_t>1 << 62 else <uint64_t>1 << 63
+    parser.deflate = 0
+    parser.compressed = 0
     parser.head_size = 0
     parser.in_payload = 0
     parser.opcode = 0
@@ -42,6 +50,10 @@ cdef inline Step fail(Parser* parser, Parsed* out, uint16_t code, const char* pr
     return STEP_FAIL
 
 
+cdef void parser_fail(Parser* parser, Parsed* out, uint16_t code, const char* problem) noexcept nogil:
+    fail(parser, out, code, problem)
+
+
 cdef bint close_code_valid(uint16_t code) noexcept nogil:
     """Whether an endpoint may send this code: RFC 6455 §7.4.2, and 1012-1014 of the IANA registry."""
     if code < 1000 or code >= 5000:
@@ -55,7 +67,14 @@ cdef inline const char* problem_of_head(Parser* parser, uint8_t first, uint8_t s
     """What is wrong with the first two bytes of a frame, NULL if nothing (RFC 6455 §5.2, §5.4, §5.5)."""
     cdef uint8_t opcode = first & 0x0F
     if first & 0x70:
-        return b"frame with a reserved bit set, and no extension was negotiated"
+        if not parser.deflate:
+            return b"frame with a reserved bit set, and no extension was negotiated"
+        if first & 0x30:
+            return b"frame with a reserved bit set that permessage-deflate does not use"
+        if opcode & 0x08:
+            return b"control frame that is marked as compressed"
+        if opcode == OP_CONTINUATION:
+            return b"continuation frame that is marked as compressed"
     if second & 0x80:
         return b"masked frame from a server"
     if opcode & 0x08:
@@ -82,7 +101,7 @@ cdef inline size_t head_bytes(uint8_t second) noexcept nogil:
 
 cdef inline const char* begin_frame(Parser* parser, const uint8_t* head, uint16_t* code) noexcept nogil:
     """Take a complete head; what is wrong with its length, NULL if nothing."""
-    cdef uint64_t size = head[1] & 0x7F
+    cdef uint64_t size = head[1] & 0x7F, most
     cdef size_t i
     code[0] = 1002
     if size == 126:
@@ -108,11 +127,13 @@ cdef inline const char* begin_frame(Parser* parser, const uint8_t* head, uint16_
     if parser.opcode != OP_CONTINUATION:
         parser.message_opcode = parser.opcode
         parser.message_size = 0
+        parser.compressed = head[0] & 0x40
         utf8_start(&parser.utf8)
-    if size > parser.max_size or parser.message_size > parser.max_size - size:
+    most = parser.max_deflated if parser.compressed else parser.max_size
+    if size > most or parser.message_size > most - size:
         parser.message_size += size
         code[0] = 1009
-        return b"message above max_size"
+        return b"compressed message above twice max_size" if parser.compressed else b"message above max_size"
     parser.message_size += size
     return NULL
 
@@ -175,6 +196,8 @@ cdef Step piece_step(Parser* parser, const uint8_t* data, size_t size, size_t us
     out.opcode = parser.message_opcode
     out.announced = parser.message_size
     parser.left -= part
+    if parser.compressed:
+        return deflated_step(parser, out)
     if parser.message_opcode == OP_TEXT and not utf8_feed(&parser.utf8, out.payload, part):
         return fail(parser, out, 1007, b"text message that is not UTF-8")
     if parser.left:
@@ -187,6 +210,16 @@ cdef Step piece_step(Parser* parser, const uint8_t* data, size_t size, size_t us
             return fail(parser, out, 1007, b"text message that ends within a character")
         parser.message_opcode = 0
     return STEP_PIECE
+
+
+cdef Step deflated_step(Parser* parser, Parsed* out) noexcept nogil:
+    """End a piece of a compressed message."""
+    out.last = parser.left == 0 and parser.fin
+    if parser.left == 0:
+        parser.in_payload = 0
+    if out.last:
+        parser.message_opcode = 0
+    return STEP_DEFLATED
 
 
 cdef Step gather_head(Parser* parser, const uint8_t* data, size_t size, Parsed* out) noexcept nogil:
@@ -236,7 +269,8 @@ cdef Step parse_any(Parser* parser, const uint8_t* data, size_t size, Parsed* ou
             out.consumed = used
             out.announced = parser.message_size
             return fail(parser, out, code, problem)
-        if parser.fin and size - used >= parser.left and (parser.opcode == OP_TEXT or parser.opcode == OP_BINARY):
+        if (parser.fin and size - used >= parser.left and (parser.opcode == OP_TEXT or parser.opcode == OP_BINARY)
+                and not parser.compressed):
             return message_step(parser, data, used, out)
     if parser.opcode & 0x08:
         return control_step(parser, data, size, used, out)
@@ -281,10 +315,10 @@ cdef size_t frame_size(size_t payload_size) noexcept nogil:
 
 
 cdef void build(uint8_t* out, uint8_t opcode, bint fin, const uint8_t* payload, size_t payload_size,
-                const uint8_t* key) noexcept nogil:
+                const uint8_t* key, bint rsv1=False) noexcept nogil:
     cdef size_t at = 2, i
     cdef uint64_t wide, word
-    out[0] = (0x80 if fin else 0) | opcode
+    out[0] = (0x80 if fin else 0) | (0x40 if rsv1 else 0) | opcode
     if payload_size < 126:
         out[1] = 0x80 | <uint8_t>payload_size
     elif payload_size < 65536:
@@ -319,14 +353,16 @@ cdef class FrameParser:
 
     Args:
         max_size: limit of a message's payload in bytes.
+        deflate: whether permessage-deflate was agreed on. The parser does not inflate.
 
     Not thread-safe.
     """
     cdef Parser parser
     cdef list pieces
 
-    def __cinit__(self, uint64_t max_size=2**20):
+    def __cinit__(self, uint64_t max_size=2**20, bint deflate=False):
         parser_start(&self.parser, max_size)
+        self.parser.deflate = deflate
         self.pieces = []
 
     def feed(self, const uint8_t[::1] data not None) -> list:
@@ -334,7 +370,8 @@ cdef class FrameParser:
 
         Returns:
             What they complete, in order: ("text" | "binary", payload), ("ping" | "pong", payload),
-            ("close", code, reason), ("fail", close code to send, problem). Nothing follows the last two.
+            ("deflated text" | "deflated binary", payload as it was sent), ("close", code, reason),
+            ("fail", close code to send, problem). Nothing follows the last two.
         """
         cdef Parsed parsed
         cdef size_t at = 0, size = <size_t>data.shape[0]
@@ -355,10 +392,11 @@ cdef class FrameParser:
         payload = parsed.payload[:parsed.size]
         if step == STEP_MESSAGE:
             events.append(("text" if parsed.opcode == OP_TEXT else "binary", payload))
-        elif step == STEP_PIECE:
+        elif step == STEP_PIECE or step == STEP_DEFLATED:
             self.pieces.append(payload)
             if parsed.last:
-                events.append(("text" if parsed.opcode == OP_TEXT else "binary", b"".join(self.pieces)))
+                kind = ("deflated " if step == STEP_DEFLATED else "") + ("text" if parsed.opcode == OP_TEXT else "binary")
+                events.append((kind, b"".join(self.pieces)))
                 self.pieces = []
         elif step == STEP_CLOSE:
             events.append(("close", parsed.close_code, payload.decode()))
@@ -366,7 +404,7 @@ cdef class FrameParser:
             events.append(("ping" if step == STEP_PING else "pong", payload))
 
 
-def build_frame(int opcode, const uint8_t[::1] payload not None, *, bint fin=True, mask=None) -> bytes:
+def build_frame(int opcode, const uint8_t[::1] payload not None, *, bint fin=True, mask=None, bint rsv1=False) -> bytes:
     """A frame as the client sends it, masked.
 
     Args:
@@ -374,6 +412,7 @@ def build_frame(int opcode, const uint8_t[::1] payload not None, *, bint fin=Tru
         payload: bytes.
         fin: whether it ends the message.
         mask: four bytes; None draws an unpredictable key.
+        rsv1: whether it is marked as the first frame of a compressed message.
 
     Raises:
         ValueError: the mask is not four bytes long.
@@ -389,5 +428,5 @@ def build_frame(int opcode, const uint8_t[::1] payload not None, *, bint fin=Tru
             raise ValueError(f"mask={mask!r}: a masking key has four bytes")
         key = mask
     out = bytearray(frame_size(size))
-    build(<uint8_t*>(<char*>out), <uint8_t>opcode, fin, &payload[0] if size else NULL, size, key)
+    build(<uint8_t*>(<char*>out), <uint8_t>opcode, fin, &payload[0] if size else NULL, size, key, rsv1)
     return bytes(out)

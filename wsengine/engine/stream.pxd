@@ -9,6 +9,7 @@ from libcpp cimport bool as cbool
 from libcpp.atomic cimport atomic
 from wsengine.engine.control cimport Control
 from wsengine.engine.frames cimport MaskKeys, Parser
+from wsengine.engine.inflate cimport Inflater
 from wsengine.engine.intake cimport Intake
 from wsengine.engine.output cimport Output
 from wsengine.engine.ring cimport Arrival, Slab
@@ -18,6 +19,7 @@ cdef enum:
     GATHER = 2048              # messages pushed before a processor is notified, while the socket has more to read at once
     READS = 4                  # reads of one connection in a row, so that the others get their turn
     DIRECT = 16384             # payload bytes still to come from which on they are read straight into the message
+    DEFLATED = 8               # how many times its size a compressed message is given to begin with
     GROWTH = 1048576           # a message announced above this is given memory as it arrives, not as it is announced
 
 cdef enum Phase:
@@ -51,6 +53,7 @@ cdef struct Wire:
     uint32_t epoch             # which generation of it
     Control* control
     Parser parser
+    Inflater* inflater         # NULL: permessage-deflate was not agreed on
     uint64_t sequence          # of the next message
     Phase phase
     # what the poller knows
@@ -96,3 +99,4 @@ cdef class Stream:
     cdef Wire* wire            # given to the reader at registration, taken back when it has let go
     cdef object control_owner  # keeps the Control alive
     cdef readonly bytes leftover
+    cdef int inflate_as(self, deflate) except -1

@@ -2,7 +2,8 @@
 
 All functions run without the GIL in whatever thread has the lead (lead.hpp), never block, and report what became of the
 call. When to read and write is the reader's matter, the wire format that of `frames`. Payloads are parsed where they were
-received; only messages cut by a read, or fragmented, are gathered, large ones by reading straight into their memory.
+received; only messages cut by a read, fragmented or compressed have memory of their own (parts), into which large ones are
+read straight away.
 """
 cimport cython
 from libc.errno cimport EAGAIN, EINTR, errno
@@ -10,13 +11,18 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, strlen
 from libcpp.atomic cimport memory_order_acquire, memory_order_relaxed
+from wsengine.engine.inflate import HAVE_ZLIB
+from wsengine.errors import EngineError
 from wsengine.engine.control cimport Control, ControlBlock
-from wsengine.engine.frames cimport (OP_CLOSE, STEP_CLOSE, STEP_FAIL, STEP_MESSAGE, STEP_MORE, STEP_PIECE, STEP_PING,
-                                     STEP_PONG, MaskKeys, Parsed, Step, between_messages, parse, parse_any, parser_start,
-                                     whole_message)
+from wsengine.engine.frames cimport (OP_CLOSE, STEP_CLOSE, STEP_DEFLATED, STEP_FAIL, STEP_MESSAGE, STEP_MORE, STEP_PIECE,
+                                     STEP_PING, STEP_PONG, MaskKeys, Parsed, Step, between_messages, parse, parse_any,
+                                     parser_start, whole_message)
+from wsengine.engine.inflate cimport inflater_free, inflater_new
 from wsengine.engine.intake cimport STAGED, Intake, describe, flush, has_credit, intake_settle, room_in_slab
 from wsengine.engine.output cimport (output_close, output_drop, output_pong, output_shut, output_take,
                                      output_write)
+from wsengine.engine.parts cimport (TOOK_BROKEN, TOOK_FULL, TOOK_NO_MEMORY, Took, begin_arrival, drop_part, gather,
+                                    grow_part, stage, take_deflated)
 from wsengine.engine.ring cimport Arrival, Descriptor, Slab, SlabPool, monotonic_ns
 from wsengine.engine.tls cimport TLS_FAILED, Tls, tls_free, tls_new, tls_read
 
@@ -39,13 +45,6 @@ cdef Wire* wire_new(int fd, uint32_t index, uint32_t epoch, Control* control, ui
     return wire
 
 
-cdef void drop_part(Wire* wire) noexcept nogil:
-    if wire.part_slab != NULL:
-        SlabPool.drop(wire.part_slab, 1)
-        wire.part_slab = NULL
-        wire.part_size = wire.part_capacity = 0
-
-
 cdef void drop_rest(Wire* wire) noexcept nogil:
     if wire.rest_slab != NULL:
         SlabPool.drop(wire.rest_slab, 1)
@@ -58,6 +57,7 @@ cdef void wire_free(Wire* wire) noexcept nogil:
     drop_part(wire)
     drop_rest(wire)
     tls_free(wire.tls)
+    inflater_free(wire.inflater)
     free(wire)
 
 
@@ -74,25 +74,6 @@ cdef void wire_blame(Wire* wire, Cause cause, uint16_t code, int error, const ui
 
 
 # ------------------------------------------------------------------------------------------------------------- staging
-
-cdef inline void begin_arrival(Wire* wire, Intake* intake, Arrival* arrival, Slab* slab) noexcept nogil:
-    arrival.slab = slab
-    arrival.sequence = wire.sequence
-    arrival.received_ns = intake.now
-    arrival.epoch = wire.epoch
-    arrival.index = wire.index
-
-
-cdef inline void stage(Wire* wire, Intake* intake, const Arrival* arrival, const uint8_t* data, uint64_t size,
-                       uint8_t opcode) noexcept nogil:
-    """Stage one message; its slab is `here`, or comes with a reference of its own."""
-    describe(&intake.batch[intake.staged], arrival, <uint32_t>(wire.sequence - arrival.sequence), data, size, opcode)
-    wire.sequence += 1
-    intake.credit -= 1
-    intake.staged += 1
-    if intake.staged == STAGED:
-        flush(intake)
-
 
 cdef size_t stage_whole(Wire* wire, Intake* intake, const uint8_t* data, size_t size, uint64_t* count,
                         uint64_t* payloads) noexcept nogil:
@@ -125,62 +106,6 @@ cdef size_t stage_whole(Wire* wire, Intake* intake, const uint8_t* data, size_t 
     if intake.staged == STAGED:
         flush(intake)
     return at
-
-
-# ------------------------------------------------------------------------------------------- messages that arrive in parts
-
-cdef bint grow_part(Wire* wire, Intake* intake, uint64_t needed, uint64_t announced) noexcept nogil:
-    """Give the message in progress room for `needed` bytes, at once for all of `announced` unless that is large."""
-    cdef uint64_t capacity = min(announced, <uint64_t>GROWTH)
-    cdef Slab* slab
-    cdef Arrival* arrival
-    # the last frame says how long the message is; before it, doubling keeps many small fragments cheap
-    if wire.parser.fin:
-        capacity = max(max(capacity, needed), min(wire.part_capacity * 2, announced))
-    else:
-        capacity = max(max(capacity, needed), wire.part_capacity * 2)
-    if capacity <= intake.pool.slab_bytes() // 4:
-        arrival = room_in_slab(intake, capacity)
-        if arrival == NULL:
-            return False
-        slab = intake.slab
-        intake.used += sizeof(Arrival) + capacity
-        SlabPool.add(slab, 1)
-    else:
-        slab = intake.pool.acquire(sizeof(Arrival) + capacity)
-        if slab == NULL:
-            return False
-        arrival = <Arrival*>slab.data()
-    if wire.part_slab != NULL:
-        memcpy(<uint8_t*>(arrival + 1), wire.part, wire.part_size)
-        SlabPool.drop(wire.part_slab, 1)
-    wire.part_slab = slab
-    wire.part_arrival = arrival
-    wire.part = <uint8_t*>(arrival + 1)
-    wire.part_capacity = capacity
-    return True
-
-
-cdef bint gather(Wire* wire, Intake* intake, const Parsed* parsed) noexcept nogil:
-    """Append a piece to the message in progress; deliver it if that completes it. False if memory is out."""
-    cdef uint64_t needed = wire.part_size + parsed.size
-    if wire.discarding:
-        drop_part(wire)
-        if parsed.last:
-            Control.add(wire.control.discarded, 1)
-        return True
-    if wire.part_slab == NULL or needed > wire.part_capacity:
-        if not grow_part(wire, intake, max(needed, <uint64_t>1), parsed.announced):
-            return False
-    if parsed.size and parsed.payload != wire.part + wire.part_size:
-        memcpy(wire.part + wire.part_size, parsed.payload, parsed.size)
-    wire.part_size = needed
-    if parsed.last:
-        begin_arrival(wire, intake, wire.part_arrival, wire.part_slab)
-        stage(wire, intake, wire.part_arrival, wire.part, needed, parsed.opcode)
-        wire.part_slab = NULL         # its reference went with the message
-        wire.part_size = wire.part_capacity = 0
-    return True
 
 
 # -------------------------------------------------------------------------------------------- what control frames do
@@ -267,12 +192,22 @@ cdef void take_message(Wire* wire, Intake* intake, const Parsed* parsed) noexcep
     stage(wire, intake, intake.arrival, parsed.payload, parsed.size, parsed.opcode)
 
 
+cdef void no_memory(Wire* wire, Intake* intake) noexcept nogil:
+    """End the connection: a message of it cannot be held."""
+    wire_blame(wire, CAUSE_MEMORY, 1011, 0, NULL, 0)
+    wire.parser.over = 1
+    wire_close(wire, &intake.keys, 1011, NULL, 0)
+    drop_part(wire)
+    end_begins(wire, intake)
+
+
 cdef bint parse_bytes(Wire* wire, Intake* intake, const uint8_t* data, size_t size) noexcept nogil:
     """Parse bytes that lie in `intake.here`; False if it stopped for want of room, with the rest put by."""
     cdef Parsed parsed
     cdef size_t at = 0, used
     cdef uint64_t others = 0, whole = 0, first = wire.sequence, payloads = 0
     cdef Step step
+    cdef Took took
     while at < size:
         if not wire.discarding:
             if not has_credit(intake):
@@ -295,17 +230,25 @@ cdef bint parse_bytes(Wire* wire, Intake* intake, const uint8_t* data, size_t si
                 payloads += parsed.size
             take_message(wire, intake, &parsed)
             continue
+        if step == STEP_DEFLATED:
+            took = take_deflated(wire, intake, &parsed, &payloads)
+            if took == TOOK_FULL and at < size:
+                put_rest_by(wire, intake, data + at, size - at)
+                break
+            if took == TOOK_NO_MEMORY:
+                no_memory(wire, intake)
+            elif took == TOOK_BROKEN:
+                on_failure(wire, intake, &parsed)
+            continue
         if step == STEP_PIECE:
             payloads += parsed.size
         if not take_step(wire, intake, step, &parsed):
-            wire_blame(wire, CAUSE_MEMORY, 1011, 0, NULL, 0)
-            wire.parser.over = 1
-            wire_close(wire, &intake.keys, 1011, NULL, 0)
-            end_begins(wire, intake)
+            no_memory(wire, intake)
     flush(intake)
     Control.add(wire.control.frames, whole + others)
     Control.add(wire.control.messages, wire.sequence - first)
     Control.add(wire.control.bytes, payloads)
+    Control.add(wire.control.wire_bytes, at)
     return at >= size
 
 
@@ -383,7 +326,7 @@ cdef bint put_by(Wire* wire, Intake* intake, const uint8_t* data, size_t size) n
 
 cdef inline bint part_takes_reads(Wire* wire) noexcept nogil:
     return (wire.part_slab != NULL and wire.parser.in_payload and not wire.discarding
-            and wire.parser.opcode < OP_CLOSE and wire.parser.left >= DIRECT)
+            and wire.parser.opcode < OP_CLOSE and wire.parser.left >= DIRECT and not wire.parser.compressed)
 
 
 cdef inline ssize_t read_some(Wire* wire, uint8_t* place, size_t size) noexcept nogil:
@@ -514,10 +457,12 @@ cdef class Stream:
         leftover: bytes that came behind the opening handshake.
         tls: the SSLSocket of that descriptor, its handshake done and nobody else using it (path A); None where the
             socket's bytes are the stream's. EngineError where its SSL object cannot be used.
+        deflate: what was agreed on with the server about permessage-deflate (inflate.DeflateParameters); None: nothing,
+            so that a compressed message is refused with 1002. EngineError where this build has no zlib.
     """
 
     def __cinit__(self, int fd, ControlBlock control not None, uint32_t index, uint32_t epoch, uint64_t max_size,
-                  bytes leftover=b"", *, object tls=None):
+                  bytes leftover=b"", *, object tls=None, deflate=None):
         self.control_owner = control
         self.leftover = leftover
         self.wire = wire_new(fd, index, epoch, control.c, max_size)
@@ -525,6 +470,17 @@ cdef class Stream:
             raise MemoryError()
         if tls is not None:
             self.wire.tls = tls_new(tls)
+        if deflate is not None:
+            self.inflate_as(deflate)
+
+    cdef int inflate_as(self, deflate) except -1:
+        if not HAVE_ZLIB:
+            raise EngineError("this build of wsengine has no zlib, so it cannot take compressed messages")
+        self.wire.inflater = inflater_new(deflate.server_max_window_bits, not deflate.server_no_context_takeover)
+        if self.wire.inflater == NULL:
+            raise MemoryError()
+        self.wire.parser.deflate = 1
+        return 0
 
     def __dealloc__(self):
         if self.wire != NULL:

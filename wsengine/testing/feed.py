@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from wsengine.errors import ConfigurationError
-from wsengine.options import boolean, seconds, whole
+from wsengine.options import boolean, choice, seconds, whole
 from wsengine.testing.child import wait_until
 from wsengine.testing.embedded import EmbeddedServer
 from wsengine.testing.images import MINIMUM_TRADE
@@ -54,7 +54,8 @@ class FeedConnectionLog:
         lane: which run of sequence numbers it sent; None before the opening handshake is done.
         opened_ns, ended_ns: when it was accepted and closed; the latter None while it is open.
         ended: how: "closed by client", "client ended without Close", "connection reset by client", "cut", "reset",
-            "stopped", "not an upgrade request", "request head too large"; None while it is open.
+            "stopped", "not an upgrade request", "request head too large", "permessage-deflate was not offered"; None
+            while it is open.
         messages: how many messages the kernel has taken with all their bytes.
         first_sequence, last_sequence: of those messages, both included; None if there are none.
         bytes_written: taken by the kernel in all, with the opening handshake, control frames and a message cut short.
@@ -142,6 +143,12 @@ class Feed(EmbeddedServer):
         tls: ServerTLS(...) makes it a wss:// server. What the log then counts as sent, TLS has taken: up to 64 KiB of it
             may wait for the kernel.
 
+    `recording` and `payloads` also take:
+        compression: "no_context_takeover" compresses each message by itself, "context_takeover" with all before it in
+            mind (permessage-deflate, RFC 7692); None does not compress. A client that does not offer the extension is
+            answered 400. The messages are compressed once, ahead, so with "context_takeover" each connection must begin
+            at the first: give resume=False.
+
     Thread-safe.
     """
 
@@ -153,7 +160,7 @@ class Feed(EmbeddedServer):
         **kind: object,
     ) -> None:
         super().__init__({
-            "rate": None, "count": None, "repeat": False, **kind,
+            "rate": None, "count": None, "repeat": False, "compression": None, **kind,
             "port": whole("port", port, maximum=65535),
             "ping_interval": seconds("ping_interval", ping_interval),
             "resume": boolean("resume", resume),
@@ -186,7 +193,8 @@ class Feed(EmbeddedServer):
     @classmethod
     def recording(
         cls, path: str | os.PathLike[str], *, speed: float | None = 1.0, loop: bool = False,
-        port: int = 0, ping_interval: float | None = None, resume: bool = True, tls: ServerTLS | None = None,
+        compression: str | None = None, port: int = 0, ping_interval: float | None = None, resume: bool = True,
+        tls: ServerTLS | None = None,
     ) -> Self:
         """A recorded feed (see `load_recording`) as text messages.
 
@@ -198,15 +206,15 @@ class Feed(EmbeddedServer):
         load_recording(path)  # so that a wrong file is an error here, not in the process that plays it
         return cls(
             kind="recording", path=os.path.abspath(path), repeat=boolean("loop", loop),
-            speed=_positive("speed", speed, "times its own pace"),
+            speed=_positive("speed", speed, "times its own pace"), compression=_compression(compression, resume),
             port=port, ping_interval=ping_interval, resume=resume, tls=tls,
         )
 
     @classmethod
     def payloads(
         cls, payloads: Iterable[tuple[int, bytes]], *, count: int | None = None, loop: bool = False,
-        rate: float | None = None, port: int = 0, ping_interval: float | None = None, resume: bool = True,
-        tls: ServerTLS | None = None,
+        rate: float | None = None, compression: str | None = None,
+        port: int = 0, ping_interval: float | None = None, resume: bool = True, tls: ServerTLS | None = None,
     ) -> Self:
         """Any messages, in order.
 
@@ -227,7 +235,7 @@ class Feed(EmbeddedServer):
             raise ConfigurationError("count", count, "there is nothing to repeat; give at least one payload")
         return cls(
             kind="payloads", payloads=messages, repeat=endless or total > len(messages),
-            count=None if endless else total, rate=_rate(rate),
+            count=None if endless else total, rate=_rate(rate), compression=_compression(compression, resume),
             port=port, ping_interval=ping_interval, resume=resume, tls=tls,
         )
 
@@ -297,6 +305,15 @@ def _log(answer: dict[str, Any]) -> FeedLog:
 
 def _rate(value: float | None) -> float | None:
     return _positive("rate", value, "messages a second")
+
+
+def _compression(value: str | None, resume: bool) -> str | None:
+    if value is None:
+        return None
+    if choice("compression", value, ("no_context_takeover", "context_takeover")) == "context_takeover" and resume:
+        raise ConfigurationError("resume", resume, "give False with context_takeover: a connection that began in the middle "
+                                                   "could not be understood")
+    return value
 
 
 def _positive(path: str, value: object, unit: str) -> float | None:

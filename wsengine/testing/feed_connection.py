@@ -49,6 +49,7 @@ class FeedConnection:
         release: takes it back, once its last byte is sent.
         ping_interval: seconds between pings of the server, None for none.
         context: of TLS, None for none.
+        compression: how what the lane holds is compressed, as `Feed` takes it.
 
     `run` belongs to the connection's own thread. `order` and `snapshot` may be called from any.
     """
@@ -56,11 +57,12 @@ class FeedConnection:
     def __init__(
         self, index: int, sock: socket.socket,
         claim: Callable[[], Lane], release: Callable[[Lane], None], ping_interval: float | None,
-        context: ssl.SSLContext | None = None,
+        context: ssl.SSLContext | None = None, compression: str | None = None,
     ) -> None:
         sock.setblocking(False)
         self._tls = None if context is None else FeedSocket(sock, context)
         self._sock = self._tls or sock
+        self._compression = compression
         self._claim, self._release = claim, release
         self._ping_interval = None if ping_interval is None else int(ping_interval * 1e9)
         self._next_ping: int | None = None
@@ -143,7 +145,7 @@ class FeedConnection:
             with contextlib.suppress(BlockingIOError):
                 self._sock.send(wire.http_response(400, body=b"this is a WebSocket server\n", reason="Bad Request"))
             raise _Ended("not an upgrade request")
-        self._control += wire.accept_response(key)
+        self._control += wire.accept_response(key, self._extensions(request))
         lane = self._claim()
         now = time.monotonic_ns()
         lane.begin(now)
@@ -153,6 +155,18 @@ class FeedConnection:
         if self._ping_interval is not None:
             self._next_ping = now + self._ping_interval
         self._take_in(rest)
+
+    def _extensions(self, request: wire.Request) -> list[tuple[str, str]]:
+        """The answer to the offer of compression; without an offer, a feed that is compressed has nothing to send."""
+        if self._compression is None:
+            return []
+        if "permessage-deflate" not in (request.header("Sec-WebSocket-Extensions") or ""):
+            with contextlib.suppress(BlockingIOError):
+                self._sock.send(wire.http_response(
+                    400, body=b"this feed is compressed; offer permessage-deflate\n", reason="Bad Request"))
+            raise _Ended("permessage-deflate was not offered")
+        parameter = "; server_no_context_takeover" if self._compression == "no_context_takeover" else ""
+        return [("Sec-WebSocket-Extensions", "permessage-deflate" + parameter)]
 
     def _turn(self) -> None:
         self._take_in(self._receive())

@@ -22,7 +22,7 @@ from wsengine.testing.images import message_image, trade_image
 from wsengine.testing.lane import FlatOut, Lane, Recorded, Steady
 from wsengine.testing.recording import load_recording
 from wsengine.testing.tls import server_context
-from wsengine.testing.wire import TEXT
+from wsengine.testing.wire import TEXT, ServerDeflate
 
 if TYPE_CHECKING:
     import ssl
@@ -64,14 +64,17 @@ def build(settings: dict[str, Any]) -> Callable[[int], Lane]:
     """Prebuild the image of a kind of feed; return what makes a lane of a given number on it."""
     total: int | None = settings["count"]
     times = None
+    compression: str | None = settings["compression"]
+    deflate = None if compression is None else ServerDeflate(takeover=compression == "context_takeover")
     if settings["kind"] == "trades":
         image = trade_image(settings["size"], settings["seed"])
     elif settings["kind"] == "payloads":
-        image = message_image([(opcode, payload) for opcode, payload in settings["payloads"]], settings["repeat"])
+        image = message_image([(opcode, payload) for opcode, payload in settings["payloads"]], settings["repeat"],
+                              deflate)
     else:
         recording = load_recording(settings["path"])
         times = recording.times
-        image = message_image([(TEXT, payload) for payload in recording.payloads], settings["repeat"])
+        image = message_image([(TEXT, payload) for payload in recording.payloads], settings["repeat"], deflate)
         total = None if settings["repeat"] else len(recording)
 
     def pace() -> Pace:
@@ -98,6 +101,7 @@ class FeedServer:
         self._resume: bool = settings["resume"]
         self._ping_interval: float | None = settings["ping_interval"]
         self._context: ssl.SSLContext | None = None if settings["tls"] is None else server_context(settings["tls"])
+        self._compression: str | None = settings["compression"]
         self._lock = threading.Lock()  # guards the next three
         self._connections: list[FeedConnection] = []
         self._free: list[tuple[int, Lane]] = []
@@ -138,7 +142,7 @@ class FeedServer:
             except OSError:
                 return  # closed by stop
             connection = FeedConnection(index, sock, self._claim, self._give_back, self._ping_interval,
-                                        self._context)
+                                        self._context, self._compression)
             with self._lock:
                 self._connections.append(connection)
             threading.Thread(target=connection.run, name=f"feed:{index}", daemon=True).start()

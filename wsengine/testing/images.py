@@ -17,6 +17,8 @@ from wsengine.testing.wire import TEXT, build_server_frame
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from wsengine.testing.wire import ServerDeflate
+
 __all__ = ["BLOCK", "MINIMUM_TRADE", "Image", "message_image", "trade", "trade_image"]
 
 #: Bytes of an image that repeats: small enough to stay in the second-level cache of a core, large enough that a send
@@ -48,9 +50,17 @@ class Image:
         return len(self.starts) - 1
 
 
-def message_image(messages: Sequence[tuple[int, bytes]], repeat: bool) -> Image:
-    """Build the image of some messages, each an opcode and a payload; one to be repeated is filled up to a block."""
-    frames = [build_server_frame(opcode, payload) for opcode, payload in messages]
+def message_image(
+    messages: Sequence[tuple[int, bytes]], repeat: bool, deflate: ServerDeflate | None = None
+) -> Image:
+    """Build the image of some messages, each an opcode and a payload; one to be repeated is filled up to a block.
+
+    With `deflate` they are compressed. Its first message refers to nothing before it, so the image may be repeated.
+    """
+    if deflate is None:
+        frames = [build_server_frame(opcode, payload) for opcode, payload in messages]
+    else:
+        frames = [deflate.frames(opcode, payload) for opcode, payload in messages]
     if repeat and frames:
         frames *= max(1, BLOCK // sum(map(len, frames)))
     return Image(b"".join(frames), array("Q", accumulate(map(len, frames), initial=0)), None)

@@ -52,8 +52,8 @@ class ScriptedRecord:
         index: counts the connections from 0.
         opened_ns, ended_ns: when it was accepted and closed, on `time.monotonic_ns`; the latter None while it is open.
         ended: how: "script done", "cut", "reset", "closed by client", "ended by client", "receive timed out",
-            "no Close in time", "no EOF in time", "no Sec-WebSocket-Key to accept", "TLS handshake failed (…)" or
-            "connection lost (…)"; None while it is open.
+            "no Close in time", "no EOF in time", "no Sec-WebSocket-Key to accept", "TLS handshake failed (…)",
+            "compressed without accept_deflate" or "connection lost (…)"; None while it is open.
         step: the step it is at, or was at when it ended; None before the first.
         request_line, headers: of the upgrade request, as they came.
         frames: of the client, as far as steps have read them.

@@ -41,6 +41,7 @@ class ScriptedConnection:
         self._frames = wire.ClientFrames()
         self._unseen: list[wire.ClientFrame] = []  # read, but not yet looked at by a step
         self._request: wire.Request | None = None
+        self._deflate: wire.ServerDeflate | None = None
         self._lock = threading.Lock()  # guards the record, and the socket against being closed while it is looked at
         self._record: dict[str, Any] = {
             "index": index, "opened_ns": time.monotonic_ns(), "ended_ns": None, "ended": None, "step": None,
@@ -139,6 +140,15 @@ class ScriptedConnection:
             raise _Ended("no Sec-WebSocket-Key to accept")
         data = wire.accept_response(key, headers, without, accept) + glued
         self._do_drip(data, chunk or len(data), interval)
+
+    def _do_accept_deflate(self, answer: str, takeover: bool, window_bits: int, level: int) -> None:
+        self._deflate = wire.ServerDeflate(takeover=takeover, window_bits=window_bits, level=level)
+        self._do_accept([["Sec-WebSocket-Extensions", answer]], [], b"", None, 0.0, None)
+
+    def _do_compressed(self, opcode: int, payload: bytes, fragment: int | None) -> None:
+        if self._deflate is None:
+            raise _Ended("compressed without accept_deflate")
+        self._do_send(self._deflate.frames(opcode, payload, fragment))
 
     def _do_send(self, data: bytes) -> None:
         self._sock.settimeout(None)

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = [
-    "Step", "accept", "accept_glued", "binary", "close", "cut", "drip", "echo_close", "frame", "ping", "pong", "raw",
-    "read_until_close", "receive", "reset", "respond", "send", "serve", "skip_request", "skip_tls", "stall", "text",
-    "truncate", "until_eof", "wait", "wrong_accept",
+    "Step", "accept", "accept_deflate", "accept_glued", "binary", "close", "compressed", "cut", "drip", "echo_close",
+    "frame", "ping", "pong", "raw", "read_until_close", "receive", "reset", "respond", "send", "serve", "skip_request",
+    "skip_tls", "stall", "text", "truncate", "until_eof", "wait", "wrong_accept",
 ]
 
 
@@ -66,6 +66,21 @@ def accept_glued(wire_bytes: bytes) -> Step:
     return accept(glued=wire_bytes)
 
 
+def accept_deflate(
+    parameters: str = "", *, takeover: bool = True, window_bits: int = 15, level: int = 6
+) -> Step:
+    """Answer with a 101 that agrees to permessage-deflate (RFC 7692), and make the compressor of `compressed`.
+
+    Args:
+        parameters: that the answer gives, such as "server_no_context_takeover; server_max_window_bits=10".
+        takeover, window_bits, level: of the compressor, also where they contradict the answer.
+    """
+    answer = "permessage-deflate" + (f"; {parameters}" if parameters else "")
+    return Step("accept_deflate", {
+        "answer": answer, "takeover": takeover, "window_bits": window_bits, "level": level,
+    })
+
+
 def wrong_accept() -> Step:
     """Answer with a 101 whose Sec-WebSocket-Accept belongs to another key."""
     step = accept()
@@ -105,6 +120,12 @@ def text(message: str) -> Step:
 def binary(message: bytes) -> Step:
     """Send a binary message."""
     return frame(wire.BINARY, message)
+
+
+def compressed(message: str | bytes, fragment: int | None = None) -> Step:
+    """Send a compressed message, text for a str, in frames of `fragment` bytes if given; after `accept_deflate`."""
+    opcode, payload = (wire.TEXT, message.encode()) if isinstance(message, str) else (wire.BINARY, message)
+    return Step("compressed", {"opcode": opcode, "payload": payload, "fragment": fragment})
 
 
 def ping(payload: bytes = b"") -> Step:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import struct
+import zlib
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ __all__ = [
     "ClientFrame",
     "ClientFrames",
     "Request",
+    "ServerDeflate",
     "accept_response",
     "build_server_frame",
     "close_payload",
@@ -66,6 +68,43 @@ def build_server_frame(opcode: int, payload: bytes, fin: bool = True, rsv: int =
     else:
         head = struct.pack("!BBQ", first, masked | 127, size)
     return head + payload if mask is None else head + mask + apply_mask(payload, mask)
+
+
+class ServerDeflate:
+    """What a server compresses for one connection (RFC 7692 §7.2.1), with Python's zlib. Not thread-safe.
+
+    Args:
+        takeover: messages refer back to earlier ones.
+        window_bits: 9 to 15.
+        level: 0 to 9.
+    """
+
+    #: What compressors end a flush with, and senders cut off.
+    TAIL = b"\x00\x00\xff\xff"
+
+    def __init__(self, *, takeover: bool = True, window_bits: int = 15, level: int = 6) -> None:
+        self._takeover = takeover
+        self._fresh = zlib.compressobj(level, zlib.DEFLATED, -window_bits)
+        self._stream = self._fresh.copy()
+
+    def compress(self, payload: bytes) -> bytes:
+        """The payload of a compressed message, with RSV1 on its first frame."""
+        if not self._takeover:
+            self._stream = self._fresh.copy()
+        if not payload:
+            return b"\x00"  # §7.2.3.6
+        return (self._stream.compress(payload) + self._stream.flush(zlib.Z_SYNC_FLUSH)).removesuffix(self.TAIL)
+
+    def frames(self, opcode: int, payload: bytes, fragment: int | None = None) -> bytes:
+        """A compressed message on the wire, in one frame or in frames of `fragment` bytes each."""
+        data = self.compress(payload)
+        size = fragment or len(data)
+        pieces = [data[at : at + size] for at in range(0, len(data), size)]
+        last = len(pieces) - 1
+        return b"".join(
+            build_server_frame(CONTINUATION if at else opcode, piece, fin=at == last, rsv=0 if at else 4)
+            for at, piece in enumerate(pieces)
+        )
 
 
 def close_payload(code: int | None, reason: str = "") -> bytes:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Iterable
 
+    from wsengine.engine.inflate import DeflateParameters
     from wsengine.websocket.dial import Dialed
     from wsengine.websocket.pings import Pong
     from wsengine.websocket.response import Response
@@ -39,6 +40,7 @@ class Connection:
         epoch: its generation, from 1; 0 before the first attempt. Each attempt is a new one.
         response: of the last successful opening handshake, None before it.
         subprotocol: that the server chose, None for none.
+        deflate: what was agreed on about compression, None for none.
         close_code, close_reason: how the last generation ended (RFC 6455 §7.4; 1006 without a Close frame), or None.
         local_address, remote_address: of the present or last socket.
         tls_path: of the present or last socket: None without TLS, "A" where it is read without the GIL, else "B".
@@ -51,6 +53,7 @@ class Connection:
         self.epoch = 0
         self.response: Response | None = None
         self.subprotocol: str | None = None
+        self.deflate: DeflateParameters | None = None
         self.close_code: int | None = None
         self.close_reason: str | None = None
         self.local_address: Any = None
@@ -159,6 +162,7 @@ class Connection:
         self.opened += 1
         self.response = dialed.response
         self.subprotocol = dialed.subprotocol
+        self.deflate = dialed.deflate
         self.local_address = dialed.local_address
         self.remote_address = dialed.remote_address
         self.close_code = self.close_reason = None
@@ -176,7 +180,8 @@ class Connection:
         """The supervisor only: what the reader gets, behind `take`."""
         fd = dialed.sock.fileno() if self._pump is None else self._pump.near.fileno()
         tls = dialed.sock if self._pump is None and isinstance(dialed.sock, SSLSocket) else None
-        return Stream(fd, self._control, self.index, self.epoch, max_size, dialed.leftover, tls=tls)
+        return Stream(fd, self._control, self.index, self.epoch, max_size, dialed.leftover, tls=tls,
+                      deflate=dialed.deflate)
 
     @property
     def pump_error(self) -> BaseException | None:

@@ -37,7 +37,9 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Sequence
 
+    from wsengine.engine.inflate import DeflateParameters
     from wsengine.websocket.deadline import Cancellation
+    from wsengine.websocket.extensions import PerMessageDeflate
     from wsengine.websocket.response import Response
     from wsengine.websocket.tls import Layer
     from wsengine.websocket.uri import WebSocketURI
@@ -62,6 +64,7 @@ class Dialed:
         layer: through which bytes go: `sock`, or on TLS path B perhaps a `TlsLayer`.
         tls_path: None without TLS; "A" if the engine can drive `sock` without the GIL, else "B".
         tls_reason: why it is B, else None.
+        deflate: how messages are compressed, or None.
     """
 
     sock: socket.socket
@@ -74,11 +77,13 @@ class Dialed:
     layer: Layer = field(repr=False)
     tls_path: str | None = None
     tls_reason: str | None = None
+    deflate: DeflateParameters | None = None
 
 
 def dial(uri: WebSocketURI, way: Way | None = None, *, headers: Headers = None, origin: str | None = None,
          subprotocols: Sequence[str] | None = None, user_agent_header: str | None = USER_AGENT,
-         open_timeout: float | None = 10.0, cancellation: Cancellation | None = None) -> Dialed:
+         compression: PerMessageDeflate | None = None, open_timeout: float | None = 10.0,
+         cancellation: Cancellation | None = None) -> Dialed:
     """Connect to the server and have it accept the upgrade. Blocks; any number of threads may dial at the same time.
 
     Args:
@@ -88,6 +93,7 @@ def dial(uri: WebSocketURI, way: Way | None = None, *, headers: Headers = None, 
         origin: as for `Handshake`.
         subprotocols: as for `Handshake`.
         user_agent_header: as for `Handshake`.
+        compression: as for `Handshake`.
         open_timeout: seconds for everything, from the headers callable to the 101; None for no limit.
         cancellation: ends the dial from another thread.
 
@@ -107,7 +113,7 @@ def dial(uri: WebSocketURI, way: Way | None = None, *, headers: Headers = None, 
     attempt.check()
     while True:
         handshake = Handshake(redirects.uri, redirects.headers, origin=origin, subprotocols=subprotocols,
-                              user_agent_header=user_agent_header)
+                              user_agent_header=user_agent_header, compression=compression)
         channel = _open(attempt, way, redirects)
         try:
             local = channel.sock.getsockname()
@@ -123,7 +129,8 @@ def dial(uri: WebSocketURI, way: Way | None = None, *, headers: Headers = None, 
             raise
         attempt.timings["total"] = attempt.deadline.elapsed
         return Dialed(channel.sock, accepted.response, accepted.subprotocol, accepted.leftover, local,
-                      channel.remote_address, attempt.timings, channel.layer, channel.tls_path, channel.tls_reason)
+                      channel.remote_address, attempt.timings, channel.layer, channel.tls_path, channel.tls_reason,
+                      accepted.deflate)
 
 
 def _open(attempt: Attempt, way: Way, redirects: Redirects) -> Channel:

@@ -26,10 +26,13 @@ from wsengine.errors import (
     NegotiationError,
 )
 from wsengine.websocket.answer import AnswerCollector
+from wsengine.websocket.extensions import agreed_deflate, extension_headers
 from wsengine.websocket.head import LONGEST_QUOTE
 from wsengine.websocket.headers import TOKEN, USER_AGENT, request_headers
 
 if TYPE_CHECKING:
+    from wsengine.engine.inflate import DeflateParameters
+    from wsengine.websocket.extensions import PerMessageDeflate
     from wsengine.websocket.response import Response
     from wsengine.websocket.uri import WebSocketURI
 
@@ -44,11 +47,13 @@ class Accepted:
         response: the 101.
         subprotocol: the one the server chose of those offered, or None.
         leftover: the bytes that arrived behind the head, which are the server's first frames.
+        deflate: how messages are compressed, or None.
     """
 
     response: Response
     subprotocol: str | None
     leftover: bytes = field(repr=False)
+    deflate: DeflateParameters | None = None
 
 
 class Handshake:
@@ -63,6 +68,7 @@ class Handshake:
         user_agent_header: value of User-Agent; None sends none.
         origin: value of Origin (RFC 6455 §10.2); None sends none.
         subprotocols: names offered, the preferred one first (RFC 6455 §1.9).
+        compression: offered; None offers none (RFC 7692).
 
     Raises:
         ConfigurationError: an option is wrong.
@@ -70,8 +76,9 @@ class Handshake:
 
     def __init__(self, uri: WebSocketURI, headers: Sequence[tuple[str, str]] = (), *,
                  user_agent_header: str | None = USER_AGENT, origin: str | None = None,
-                 subprotocols: Sequence[str] | None = None) -> None:
+                 subprotocols: Sequence[str] | None = None, compression: PerMessageDeflate | None = None) -> None:
         self._offered = _checked_subprotocols(subprotocols)
+        self._compression = compression
         host, extra = request_headers(uri, headers, user_agent_header, origin)
         self._protocol = WSConnection(ConnectionType.CLIENT)
         self._answer = AnswerCollector(lambda status: status == 101)
@@ -79,7 +86,7 @@ class Handshake:
         self._doubt = "" if uri.secure else "; if its port is for TLS, use wss://"  # many TLS servers say nothing to HTTP
         try:
             self._request = self._protocol.send(Request(host=host, target=uri.resource, subprotocols=self._offered,
-                                                        extra_headers=extra))
+                                                        extra_headers=extra + extension_headers(compression)))
         except Exception as error:  # every known reason is checked above; the text may hold a header's value
             raise InvalidHandshake(f"the upgrade request cannot be made ({type(error).__name__})") from None
 
@@ -107,12 +114,12 @@ class Handshake:
             if answer is None:
                 return None
             response, rest = answer
-            subprotocol = self._judge(response)
+            subprotocol, deflate = self._judge(response)
         except InvalidHandshake:
             self._decided = True
             raise
         self._decided = True
-        return Accepted(response, subprotocol, rest)
+        return Accepted(response, subprotocol, rest, deflate)
 
     @property
     def refused(self) -> bool:
@@ -128,17 +135,17 @@ class Handshake:
         return InvalidMessage("the server closed the connection " + (
             place if arrived else "without answering the upgrade request" + self._doubt))
 
-    def _judge(self, response: Response) -> str | None:
-        """Return the agreed subprotocol of an acceptable 101."""
+    def _judge(self, response: Response) -> tuple[str | None, DeflateParameters | None]:
+        """Return the agreed subprotocol and compression of an acceptable 101."""
         if response.status_code != 101:
             raise InvalidStatus(response)
         if self._answer.head.minor_version != 1:
             raise InvalidUpgrade("the 101 response is HTTP/1.0, which has no upgrade; it must be HTTP/1.1")
         _check_upgrade(response)
-        _check_no_extension(response)
+        deflate = agreed_deflate(response.all("Sec-WebSocket-Extensions"), self._compression)
         subprotocol = _agreed_subprotocol(response, self._offered)
         self._check_accept(response)
-        return subprotocol
+        return subprotocol, deflate
 
     def _check_accept(self, response: Response) -> None:
         """Have wsproto check the accept hash (RFC 6455 §4.2.2), on a head without anything else."""
@@ -170,12 +177,6 @@ def _check_upgrade(response: Response) -> None:
                              "the 101 response must have one Upgrade header, with the value 'websocket'")
     if "upgrade" not in _tokens(response.all("Connection")):
         raise InvalidUpgrade("the 101 response has no header 'Connection: Upgrade'")
-
-
-def _check_no_extension(response: Response) -> None:
-    extensions = _tokens(response.all("Sec-WebSocket-Extensions"))
-    if extensions:
-        raise NegotiationError(f"the server chose the extension {extensions[0][:LONGEST_QUOTE]!r}; none was offered")
 
 
 def _agreed_subprotocol(response: Response, offered: Sequence[str]) -> str | None:

@@ -21,6 +21,7 @@ from wsengine.pipeline.source import Inbox, Producer
 from wsengine.websocket.connection import Connection
 from wsengine.websocket.dial import Dialed, dial
 from wsengine.websocket.events import Events
+from wsengine.websocket.extensions import check_compression
 from wsengine.websocket.failures import process_exception
 from wsengine.websocket.handshake import Handshake
 from wsengine.websocket.headers import USER_AGENT, resolve_headers
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from wsengine.message import Message
     from wsengine.pipeline.source import Host
     from wsengine.websocket.deadline import Cancellation
+    from wsengine.websocket.extensions import PerMessageDeflate
     from wsengine.websocket.failures import ProcessException
     from wsengine.websocket.retry import RetryPolicy
     from wsengine.websocket.socket_options import SocketOptions
@@ -51,8 +53,8 @@ SLAB = 2**18
 
 OPTIONS = ("path", "ws_timeout", "keepalive", "silence_pings", "pong_timeout", "headers", "telemetry_id", "concurrency",
            "transformer", "retry", "open_timeout", "close_timeout", "max_size", "write_limit", "subprotocols", "origin",
-           "user_agent_header", "socket_options", "logger", "ssl", "server_hostname", "sock", "unix", "process_exception",
-           "allow_plaintext_credentials")
+           "user_agent_header", "socket_options", "compression", "logger", "ssl", "server_hostname", "sock", "unix",
+           "process_exception", "allow_plaintext_credentials")
 #: What users of the ancestor, of gun and of other clients may write, and what it is called here.
 RENAMED = {
     "await_timeout": "open_timeout (seconds)", "connect_timeout": "open_timeout (seconds)", "timeout": "open_timeout",
@@ -61,12 +63,12 @@ RENAMED = {
     "reconnect": "retry=Backoff(...)", "gun_opts": "the options of WebSocketProducer itself",
     "ws_opts": "keepalive and silence_pings", "http_opts": "nothing: HTTP/1.1 is the only version there is",
     "ping_interval": "keepalive", "heartbeat": "keepalive", "ping_timeout": "pong_timeout", "idle_timeout": "ws_timeout",
-    "max_msg_size": "max_size", "max_message_size": "max_size", "uri": "url, the first argument",
+    "compress": "compression", "max_msg_size": "max_size", "max_message_size": "max_size", "uri": "url, the first argument",
     "min_demand": "Pipeline(processors=Processors(min_demand=...))",
     "max_demand": "Pipeline(processors=Processors(max_demand=...))", "max_queue": "Pipeline(max_queue=...)",
     "max_queue_bytes": "Pipeline(max_queue_bytes=...)", "overflow": "Pipeline(overflow=...)",
     "ssl_context": "ssl", "sslopt": "ssl=an ssl.SSLContext", "socket": "sock", "unix_socket": "unix", "uds": "unix",
-    "proxy": LATER, "compression": LATER, "on_upgrade": LATER, "frame_handler": LATER, "frame_handler_state": LATER,
+    "proxy": LATER, "on_upgrade": LATER, "frame_handler": LATER, "frame_handler_state": LATER,
 }
 
 
@@ -91,6 +93,7 @@ class WebSocketProducer(Producer):
         max_size: bytes of a message at the most, not above the pipeline's max_queue_bytes; None for no limit but 4 GiB.
         subprotocols, origin, user_agent_header: of the upgrade request.
         socket_options: SocketOptions(...), such as TCP keepalive and user time-out.
+        compression: "deflate", or PerMessageDeflate(...), offers permessage-deflate (RFC 7692); None does not.
         logger: instead of "wsengine.connection".
         ssl, server_hostname, sock, unix, allow_plaintext_credentials: by which way the server is reached; see `Way`.
             A socket given as `sock` serves one connection, and there is no attempt after it; a callable serves all.
@@ -110,7 +113,8 @@ class WebSocketProducer(Producer):
                  open_timeout: float | None = 10.0, close_timeout: float = 5.0, max_size: int | None = 2**20,
                  write_limit: int = 2**20, subprotocols: Sequence[str] | None = None, origin: str | None = None,
                  user_agent_header: str | None = USER_AGENT, socket_options: SocketOptions | None = None,
-                 logger: logging.Logger | None = None, ssl: SSLContext | None = None, server_hostname: str | None = None,
+                 compression: str | PerMessageDeflate | None = None, logger: logging.Logger | None = None,
+                 ssl: SSLContext | None = None, server_hostname: str | None = None,
                  sock: Supply = None, unix: str | os.PathLike[str] | None = None,
                  allow_plaintext_credentials: bool = False, process_exception: ProcessException = process_exception,
                  **unknown: object) -> None:
@@ -141,6 +145,7 @@ class WebSocketProducer(Producer):
         self._retry = check_retry(retry if retry is not None else Backoff())
         if self._way.serves_once and self.concurrency > 1:
             raise ConfigurationError("producer.sock", sock, "one socket serves one connection: concurrency=1, or a callable")
+        self.compression = check_compression("producer.compression", compression)
         self._headers = headers
         self._origin = origin
         self._subprotocols = subprotocols
@@ -195,7 +200,8 @@ class WebSocketProducer(Producer):
     def _dial(self, cancellation: Cancellation) -> Dialed:
         """One attempt, in a dialer thread."""
         return dial(self.uri, self._way, headers=self._headers, origin=self._origin, subprotocols=self._subprotocols,
-                    user_agent_header=self._user_agent, open_timeout=self._open_timeout, cancellation=cancellation)
+                    user_agent_header=self._user_agent, compression=self.compression, open_timeout=self._open_timeout,
+                    cancellation=cancellation)
 
     def start(self) -> None:
         started: list[threading.Thread] = []
