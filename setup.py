@@ -20,7 +20,7 @@ MODULES = [
     "wsengine.message", "wsengine.testing.stamp",
     *(f"wsengine.engine.{name}" for name in (
         "ring", "utf8", "frames", "inflate", "deflate", "tls", "control", "output", "intake", "parts", "stream", "reader",
-        "receiver", "sender", "keepalive")),
+        "receiver", "sender", "outlet", "keepalive")),
     *(f"wsengine.pipeline.{name}" for name in ("chunk", "crew", "callbacks", "materialiser", "processor")),
 ]
 

@@ -12,9 +12,10 @@ cdef enum:
     STAGED = 64                # descriptors pushed at a time
     CREDIT = 1024              # messages staged between two looks at the account, which other producers share
 
-cdef struct Intake:            # the reader's own, shared by its connections
+cdef struct Intake:            # the reader's, one a ring: its connections share one, or each has its own
     CRing* ring
     CAccount* account
+    unsigned door              # ours in the account
     CParker* parker
     SlabPool* pool
     Slab* slab                 # being filled; holds one reference
@@ -31,7 +32,7 @@ cdef struct Intake:            # the reader's own, shared by its connections
     int64_t now                # of the read under way
     cbool loud                 # pings and pongs are noted, and not only pongs that somebody waits for
     void* notes                # reader: where they are noted
-    void (*note_control)(void* notes, uint32_t index, uint32_t epoch, bint ping, const Parsed* parsed,
+    void (*note_control)(void* notes, uint32_t index, uint32_t epoch, bint ping, const Parsed* parsed, int64_t now,
                          int64_t round_trip) noexcept nogil
 
 cdef bint intake_start(Intake* intake, CRing* ring, CAccount* account, CParker* parker, SlabPool* pool) noexcept nogil

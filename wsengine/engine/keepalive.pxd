@@ -20,9 +20,10 @@ cdef enum:
     RETRY_NS = 20000000
 
 cdef class KeepaliveTimer:
-    cdef Control** controls    # fixed before the thread starts
+    cdef Control** controls    # the first `places` of them; constructor and add, each before it is counted
     cdef Schedule* schedules   # the timer thread
-    cdef uint32_t places
+    cdef atomic[uint32_t]* places    # store release by add, load acquire by the thread: it sees the place as well
+    cdef uint32_t room         # places that there can be
     cdef list owners           # keep the Controls alive
     cdef object receiver       # keeps the bell alive
     cdef CDoorbell* bell

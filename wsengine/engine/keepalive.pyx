@@ -14,6 +14,7 @@ from wsengine.engine.receiver cimport Receiver
 from wsengine.engine.ring cimport Parker, monotonic_ns
 from wsengine.engine.control cimport ASK_CLOSE, ASK_IDLE, ASK_PONG, Control, ControlBlock
 from wsengine.engine.output cimport OutFrame, frame_make
+from wsengine.errors import EngineError
 
 cdef int64_t NEVER = 0x7FFFFFFFFFFFFFFF
 
@@ -101,35 +102,39 @@ cdef class KeepaliveTimer:
 
     Args:
         receiver: whose bell is rung when a ping has been put out or a question asked.
-        controls: the control blocks of all places; fixed for the life of the timer.
+        controls: the control blocks of all places that there are from the beginning.
         parker: wakes the timer when a generation begins or a closing handshake gets its deadline.
+        room: how many places there may be in the end; `add` makes others.
     """
 
-    def __cinit__(self, Receiver receiver not None, controls, Parker parker not None):
+    def __cinit__(self, Receiver receiver not None, controls, Parker parker not None, *, uint32_t room=0):
         cdef ControlBlock block
         self.owners = list(controls)
         self.receiver = receiver
         self.bell = receiver.reader.bell
         self.parker = parker
-        self.places = len(self.owners)
-        self.controls = <Control**>calloc(self.places + 1, sizeof(Control*))
-        self.schedules = <Schedule*>calloc(self.places + 1, sizeof(Schedule))
+        self.room = max(room, <uint32_t>len(self.owners))
+        self.places = new atomic[uint32_t](0)
+        self.controls = <Control**>calloc(self.room + 1, sizeof(Control*))
+        self.schedules = <Schedule*>calloc(self.room + 1, sizeof(Schedule))
         self.stopping = new atomic[uint32_t](0)
         if self.controls == NULL or self.schedules == NULL:
             raise MemoryError()
         for i, block in enumerate(self.owners):
             self.controls[<int>i] = block.c
+        self.places.store(<uint32_t>len(self.owners), memory_order_release)
         mask_keys_start(&self.keys)
 
     def __dealloc__(self):
         free(self.controls)
         free(self.schedules)
         del self.stopping
+        del self.places
 
     cdef int64_t tick_all(self, int64_t now) noexcept nogil:
         cdef int64_t next = NEVER
         cdef uint32_t i
-        for i in range(self.places):
+        for i in range(self.places.load(memory_order_acquire)):
             next = min(next, tick(self.controls[i], &self.schedules[i], self, now))
         return next
 
@@ -151,6 +156,16 @@ cdef class KeepaliveTimer:
                     self.parker.c.leave()
                     break
                 self.parker.c.wait(seen, -1 if next == NEVER else max(next - monotonic_ns(), <int64_t>0))
+
+    def add(self, ControlBlock control not None) -> int:
+        """Make another place; its number. One thread at a time. EngineError where there is no room for it."""
+        cdef uint32_t number = self.places.load(memory_order_relaxed)
+        if number == self.room:
+            raise EngineError(f"there is room for {self.room} connections at a time")
+        self.owners.append(control)
+        self.controls[number] = control.c
+        self.places.store(number + 1, memory_order_release)
+        return number
 
     def wake(self) -> None:
         """Look again at what is due: a generation has begun."""

@@ -21,6 +21,7 @@ struct Command {
   std::uint8_t* leftover;  // kAdd: bytes behind the handshake, freed by the reader
   std::size_t leftover_size;
   std::uint16_t code;
+  bool discard;            // kClose: deliver nothing more of it
   std::uint8_t text_size;
   std::uint8_t text[123];
 };

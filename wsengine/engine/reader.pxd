@@ -29,6 +29,7 @@ cdef extern from "mail.hpp" namespace "wsengine" nogil:
         uint8_t* leftover
         size_t leftover_size
         uint16_t code
+        cbool discard
         uint8_t text_size
         uint8_t* text
 
@@ -92,7 +93,6 @@ cdef struct Reader:
     CParker* supervisor        # notified after a note
     CParker* timer             # notified when a closing handshake gets its deadline
     Intake intake
-    unsigned door              # ours in the account
     Wire* wires                # all connections, linked by `next`
     Wire** again               # those to be read in the next round without a poll
     size_t again_count, again_room
@@ -106,7 +106,7 @@ cdef struct Reader:
 
 cdef void free_command(Command* command) noexcept nogil
 # Note a ping or a pong; for Intake.note_control, with the Reader as its context.
-cdef void note_control(void* context, uint32_t index, uint32_t epoch, bint ping, const Parsed* parsed,
+cdef void note_control(void* context, uint32_t index, uint32_t epoch, bint ping, const Parsed* parsed, int64_t now,
                        int64_t trip) noexcept nogil
 # Milliseconds that the next round may wait at the most; below 0: for ever.
 cdef int patience(Reader* reader) noexcept nogil

@@ -17,7 +17,7 @@ from libc.string cimport memcpy
 from libcpp.atomic cimport memory_order_acquire, memory_order_relaxed, memory_order_release
 from wsengine.engine.control cimport ASK_CLOSE, ASK_IDLE, ASK_PONG, Control
 from wsengine.engine.frames cimport Parsed
-from wsengine.engine.intake cimport intake_settle
+from wsengine.engine.intake cimport Intake, intake_settle
 from wsengine.engine.output cimport output_waits
 from wsengine.engine.ring cimport CParker, monotonic_ns
 from wsengine.engine.stream cimport (CAUSE_IDLE, CAUSE_MEMORY, CAUSE_PONG, CAUSE_RELEASED, PHASE_CLOSING, PHASE_ENDING,
@@ -42,7 +42,7 @@ cdef CNote* note_of(Kind kind, Wire* wire) noexcept nogil:
     return note
 
 
-cdef void note_control(void* context, uint32_t index, uint32_t epoch, bint ping, const Parsed* parsed,
+cdef void note_control(void* context, uint32_t index, uint32_t epoch, bint ping, const Parsed* parsed, int64_t now,
                        int64_t trip) noexcept nogil:
     """Note a ping or pong for telemetry; beyond a bound they are not noted: they are never a matter of liveness."""
     cdef Reader* reader = <Reader*>context
@@ -57,7 +57,7 @@ cdef void note_control(void* context, uint32_t index, uint32_t epoch, bint ping,
     note.text_size = <uint8_t>parsed.size
     memcpy(note.text, parsed.payload, parsed.size)
     note.round_trip_ns = trip
-    note.detail = <uint64_t>reader.intake.now
+    note.detail = <uint64_t>now
     reader.pending[0].fetch_add(1, memory_order_relaxed)
     post(reader, note)
 
@@ -74,7 +74,7 @@ cdef void note_pressure(Reader* reader, Wire* wire, bint high) noexcept nogil:
     reader.high = high
     if high:
         reader.high_ns = now
-    note.detail = reader.intake.account.level()
+    note.detail = (wire.intake if wire != NULL else &reader.intake).account.level()
     post(reader, note)
 
 
@@ -129,7 +129,7 @@ cdef void end(Reader* reader, Wire* wire) noexcept nogil:
     """Leave the socket for good: everything parsed has been pushed before. The supervisor may close it from here on."""
     cdef Wire** link = &reader.wires
     cdef CNote* note
-    intake_settle(&reader.intake)
+    intake_settle(wire.intake)
     wire_leave(wire)
     if wire.polled:
         reader.poller.remove(wire.fd)
@@ -160,7 +160,7 @@ cdef void put_out(Reader* reader, Wire* wire) noexcept nogil:
 
 cdef void starve(Reader* reader, Wire* wire) noexcept nogil:
     """The pipeline is full: leave the poll set until half of the bound is free, unless it is by now."""
-    if not reader.intake.account.starve(reader.door):
+    if not wire.intake.account.starve(wire.intake.door):
         keep(reader, wire)
         return
     wire.starved = True
@@ -172,39 +172,49 @@ cdef void starve(Reader* reader, Wire* wire) noexcept nogil:
     note_pressure(reader, wire, True)
 
 
+cdef void feed(Reader* reader, Wire* wire, int64_t now) noexcept nogil:
+    """Read again, from what is there, without a poll."""
+    wire.starved = False
+    reader.starved -= 1
+    wire.control.resume(now)
+    wire.control.paused.store(0, memory_order_relaxed)
+    set_interest(reader, wire, output_waits(&wire.out))
+
+
 cdef void feed_starved(Reader* reader) noexcept nogil:
     cdef Wire* wire = reader.wires
+    cdef Intake* full = NULL          # connections of one intake stand side by side: it is asked once
     cdef int64_t now
-    if reader.starved == 0 or reader.intake.account.starve(reader.door):
+    if reader.starved == 0:
         return
     now = monotonic_ns()
     while wire != NULL:
-        if wire.starved:
-            wire.starved = False
-            reader.starved -= 1
-            wire.control.resume(now)
-            wire.control.paused.store(0, memory_order_relaxed)
-            set_interest(reader, wire, output_waits(&wire.out))
-            wire.hot = True
-            keep(reader, wire)
+        if wire.starved and wire.intake != full:
+            if wire.intake.account.starve(wire.intake.door):
+                full = wire.intake
+            else:
+                feed(reader, wire, now)
+                wire.hot = True
+                keep(reader, wire)
         wire = wire.next
-    note_pressure(reader, NULL, False)
+    if reader.starved == 0:
+        note_pressure(reader, NULL, False)
 
 
 cdef void take_turn(Reader* reader, Wire* wire) noexcept nogil:
     """Read the wire's quota, answer what wants an answer, and see to its next turn."""
-    cdef CParker* parker = reader.intake.parker
+    cdef CParker* parker = wire.intake.parker
     cdef Reading reading
     cdef bint early
     if wire.starved:
         return
     wire.hot = True
     reader.met_idle = parker.waiters() != 0
-    early = reader.met_idle and not reader.intake.lent and wire.part_slab == NULL and not wire.discarding
+    early = reader.met_idle and not wire.intake.lent and wire.part_slab == NULL and not wire.discarding
     if early:
         parker.foretell()             # what there is to read is likely to be, or to complete, a message
-    reading = wire_read(wire, &reader.intake)
-    intake_settle(&reader.intake)
+    reading = wire_read(wire, wire.intake)
+    intake_settle(wire.intake)
     if early:
         parker.fulfil()
     if reading == READ_END:
@@ -278,7 +288,7 @@ cdef void take_over(Reader* reader, Command* command) noexcept nogil:
         wire_blame(wire, CAUSE_RELEASED, 0, 0, NULL, 0)
         end(reader, wire)
         return
-    if command.leftover_size and not wire_feed(wire, &reader.intake, command.leftover, command.leftover_size):
+    if command.leftover_size and not wire_feed(wire, wire.intake, command.leftover, command.leftover_size):
         wire_blame(wire, CAUSE_MEMORY, 0, 0, NULL, 0)
         end(reader, wire)
         return
@@ -293,6 +303,16 @@ cdef void begin_close(Reader* reader, Wire* wire, Command* command) noexcept nog
         wire.control.close_within_limit()
         reader.timer.notify()
     put_out(reader, wire)
+    if command.discard and not wire.discarding:
+        discard(reader, wire)
+
+
+cdef void discard(Reader* reader, Wire* wire) noexcept nogil:
+    """Deliver nothing more of it. It may end by that."""
+    wire.discarding = True
+    if wire.starved:
+        feed(reader, wire, monotonic_ns())
+    take_turn(reader, wire)
 
 
 cdef void discard_all(Reader* reader) noexcept nogil:
@@ -301,14 +321,7 @@ cdef void discard_all(Reader* reader) noexcept nogil:
     cdef Wire* next
     while wire != NULL:
         next = wire.next
-        wire.discarding = True
-        if wire.starved:
-            wire.starved = False
-            reader.starved -= 1
-            wire.control.resume(monotonic_ns())
-            wire.control.paused.store(0, memory_order_relaxed)
-            set_interest(reader, wire, output_waits(&wire.out))
-        take_turn(reader, wire)
+        discard(reader, wire)
         wire = next
     # release: who sees this sees all that was pushed before, and nothing is pushed after
     reader.discards[0].fetch_add(1, memory_order_release)

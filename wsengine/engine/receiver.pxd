@@ -4,6 +4,7 @@
 # does with connections (reader), how the lead changes hands without loss (lead.hpp). No thread takes the GIL in the loop.
 from libc.stdint cimport uint16_t, uint32_t
 from libcpp cimport bool as cbool
+from wsengine.engine.intake cimport Intake
 from wsengine.engine.reader cimport Order, Reader
 from wsengine.engine.ring cimport Parker, Ring
 
@@ -15,12 +16,18 @@ cdef enum:
     SLICE_MS = 1000            # a processor that leads looks up once a second, as one that is parked does
     SLICE_NS = 1000000000      # the same
 
+cdef class Inflow:
+    cdef Intake* intake        # the reader's, from Receiver.add to the note "ended"
+    cdef readonly Ring ring    # keeps the ring alive
+    cdef readonly Receiver receiver  # keeps the bell alive
+
 cdef class Receiver:
     cdef Reader* reader
     cdef readonly Ring ring    # keeps the ring alive
-    cdef dict owners           # control blocks of connections given to the reader, kept alive; add
+    cdef dict owners           # control blocks and inflows of connections given to the reader, kept alive; add, forget
     cdef unsigned discards     # asked for; whoever drains
     cdef Parker supervisor     # the same
     cdef Parker timer
     cdef cbool running         # run() has been called; the thread that calls it
-    cdef int send_command(self, Order order, uint32_t index, uint32_t epoch, uint16_t code, bytes text) except -1
+    cdef int send_command(self, Order order, uint32_t index, uint32_t epoch, uint16_t code, bytes text,
+                          bint discard=*) except -1

@@ -16,7 +16,8 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
 from libcpp.atomic cimport atomic, memory_order_acquire, memory_order_relaxed
 from cpython.bytes cimport PyBytes_FromStringAndSize
-from wsengine.engine.intake cimport intake_start, intake_stop
+from wsengine.engine.control cimport ControlBlock
+from wsengine.engine.intake cimport Intake, intake_start, intake_stop
 from wsengine.engine.reader cimport (KIND_PING, KIND_PONG, ORDER_ADD, ORDER_CLOSE, ORDER_DISCARD, ORDER_RELEASE, ORDER_STOP,
                                      CNote, Command, CommandBox, NoteBox, Order, Poller, Reader, free_command, note_control,
                                      patience, take_round)
@@ -51,7 +52,7 @@ cdef void rest(Reader* reader) noexcept nogil:
     time, and pings may not."""
     cdef CAccount* account = reader.intake.account
     if account.deep() and reader.intake.ring.depth() >= REST_DEPTH and reader.intake.parker.waiters() == 0:
-        account.rest(reader.door)
+        account.rest(reader.intake.door)
         if account.deep() and reader.intake.parker.waiters() == 0:    # else the bell may have been rung before
             reader.bell.wire().wait(REST_MS)
 
@@ -104,6 +105,48 @@ cdef void lead_a_while(void* context, CParker* parker, uint32_t seen, int64_t sp
     reader.bell.hand_over(reader.stopping or reader.again_count != 0 or reader.intake.ring.depth() > FEW)
 
 
+cdef int open_intake(Intake* intake, Ring ring, Reader* reader) except -1:
+    """Have the reader bring messages into a ring, and be woken where the ring's account has room again."""
+    if ring.account.doors >= 64:
+        raise EngineError("one pipeline takes at most 64 producers")
+    if ring.c.capacity() < ring.account.c.max_messages():
+        raise ConfigurationError("capacity", ring.c.capacity(), "give the ring at least as many slots as its account "
+                                 f"admits messages, {ring.account.c.max_messages()}")
+    if not intake_start(intake, ring.c, ring.account.c, ring.parker.c, ring.pool):
+        raise MemoryError()
+    intake.door = ring.account.doors
+    ring.account.doors += 1
+    ring.account.c.set_door(intake.door, reader.bell)
+    intake.notes = reader
+    intake.note_control = note_control
+    return 0
+
+
+@cython.no_gc_clear  # its C++ parts use what its attributes own, until the very end
+cdef class Inflow:
+    """Where the messages of one connection come in that has a ring to itself, a guest of the receiver's reader.
+
+    Args:
+        ring: a guest.
+        receiver: which will be given the connection.
+    """
+
+    def __cinit__(self, Ring ring not None, Receiver receiver not None):
+        self.ring = ring
+        self.receiver = receiver
+        self.intake = <Intake*>calloc(1, sizeof(Intake))
+        if self.intake == NULL:
+            raise MemoryError()
+        open_intake(self.intake, ring, receiver.reader)
+
+    def __dealloc__(self):
+        if self.intake != NULL:
+            if self.intake.slab != NULL:
+                self.ring.account.c.set_door(self.intake.door, NULL)
+            intake_stop(self.intake)
+            free(self.intake)
+
+
 @cython.no_gc_clear  # its C++ parts use what its attributes own, until the very end
 cdef class Receiver:
     """The reader of one producer. `run` is the body of its thread; everything else may be called from any thread.
@@ -116,11 +159,6 @@ cdef class Receiver:
     """
 
     def __cinit__(self, Ring ring not None, Parker supervisor not None, Parker timer not None, *, bint loud=False):
-        if ring.account.doors >= 64:
-            raise EngineError("one pipeline takes at most 64 producers")
-        if ring.c.capacity() < ring.account.c.max_messages():
-            raise ConfigurationError("capacity", ring.c.capacity(), "give the ring at least as many slots as its account "
-                                     f"admits messages, {ring.account.c.max_messages()}")
         self.ring = ring
         self.owners = {}
         self.supervisor = supervisor
@@ -136,17 +174,11 @@ cdef class Receiver:
         self.reader.discards = new atomic[uint32_t](0)
         self.reader.supervisor = supervisor.c
         self.reader.timer = timer.c
-        self.reader.door = ring.account.doors
-        ring.account.doors += 1
-        ring.account.c.set_door(self.reader.door, self.reader.bell)
         ring.lead.set_loop(lead_a_while, self.reader)
         if not self.reader.poller.valid():
             raise OSError("the reader got no descriptor for its poll set; raise the limit of open files")
         self.reader.poller.add(self.reader.bell.wire().fd(), NULL, True, False)
-        if not intake_start(&self.reader.intake, ring.c, ring.account.c, ring.parker.c, ring.pool):
-            raise MemoryError()
-        self.reader.intake.notes = self.reader
-        self.reader.intake.note_control = note_control
+        open_intake(&self.reader.intake, ring, self.reader)
         self.reader.intake.loud = loud
 
     def __dealloc__(self):
@@ -155,8 +187,8 @@ cdef class Receiver:
         cdef Command* next_command
         if self.reader == NULL:
             return
-        if self.ring is not None:
-            self.ring.account.c.set_door(self.reader.door, NULL)
+        if self.reader.intake.slab != NULL:
+            self.ring.account.c.set_door(self.reader.intake.door, NULL)
         while self.reader.wires != NULL:
             wire = self.reader.wires
             self.reader.wires = wire.next
@@ -187,7 +219,8 @@ cdef class Receiver:
         with nogil:
             read_loop(self.reader)
 
-    cdef int send_command(self, Order order, uint32_t index, uint32_t epoch, uint16_t code, bytes text) except -1:
+    cdef int send_command(self, Order order, uint32_t index, uint32_t epoch, uint16_t code, bytes text,
+                          bint discard=False) except -1:
         cdef Command* command = <Command*>calloc(1, sizeof(Command))
         if command == NULL:
             raise MemoryError()
@@ -195,6 +228,7 @@ cdef class Receiver:
         command.index = index
         command.epoch = epoch
         command.code = code
+        command.discard = discard
         if len(text) > 123:                      # a Close has room for so many (RFC 6455 §5.5.1); cut between characters
             text = text[:123].decode("utf-8", "ignore").encode()
         command.text_size = <uint8_t>len(text)
@@ -203,8 +237,12 @@ cdef class Receiver:
         self.reader.bell.ring()
         return 0
 
-    def add(self, Stream stream not None) -> None:
-        """Give the reader a connection. It ends in one note "ended", and its descriptor must stay open until then."""
+    def add(self, Stream stream not None, Inflow inflow=None) -> None:
+        """Give the reader a connection. It ends in one note "ended", and its descriptor must stay open until then.
+
+        Args:
+            inflow: where its messages go; the receiver's own ring by default. `forget` lets go of it, behind that note.
+        """
         cdef Command* command
         if stream.wire == NULL:
             raise EngineError("this stream has been given to a reader already")
@@ -219,15 +257,23 @@ cdef class Receiver:
                 free(command)
                 raise MemoryError()
             memcpy(command.leftover, <const char*>stream.leftover, command.leftover_size)
-        self.owners[id(stream.control_owner)] = stream.control_owner
+        self.owners[id(stream.control_owner)] = stream.control_owner, inflow
+        stream.wire.intake = &self.reader.intake if inflow is None else inflow.intake
         command.wire = stream.wire
         stream.wire = NULL
         self.reader.commands.push(command)
         self.reader.bell.ring()
 
-    def close(self, uint32_t index, uint32_t epoch, uint16_t code, bytes reason=b"") -> None:
-        """Begin the closing handshake; the note "ended" comes with the peer's Close, or after `close_timeout`."""
-        self.send_command(ORDER_CLOSE, index, epoch, code, reason)
+    def forget(self, ControlBlock control not None) -> None:
+        """Its connection has ended, which a note has told, and there will be no other soon."""
+        self.owners.pop(id(control), None)
+
+    def close(self, uint32_t index, uint32_t epoch, uint16_t code, bytes reason=b"", *, bint discard=False) -> None:
+        """Begin the closing handshake; the note "ended" comes with the peer's Close, or after `close_timeout`.
+
+        Messages are still delivered, unless told to `discard` them.
+        """
+        self.send_command(ORDER_CLOSE, index, epoch, code, reason, discard)
 
     def release(self, uint32_t index, uint32_t epoch) -> None:
         """Let go of a connection at once; the note "ended" says when that has happened."""
@@ -249,7 +295,7 @@ cdef class Receiver:
 
     def dispose(self) -> None:
         """Give the descriptors back; after `run` has returned."""
-        self.ring.account.c.set_door(self.reader.door, NULL)
+        self.ring.account.c.set_door(self.reader.intake.door, NULL)
         self.reader.poller.shut()
         self.reader.bell.shut()
 

@@ -141,7 +141,7 @@ cdef class Ring:
     # reader's loop, claimed by any processor.
     cdef CRing* c                     # set in __cinit__, never changed
     cdef SlabPool* pool               # the same
-    cdef CLead* lead                  # the same
+    cdef CLead* lead                  # the same; NULL for a guest, as the next
     cdef CDoorbell* bell              # the account's; the same
     cdef readonly Account account
     cdef readonly Parker parker       # notified after a push

@@ -166,10 +166,11 @@ cdef class Ring:
         account: charged for what is pushed and for the slabs.
         parker: where its consumers wait.
         slab_bytes: size of a receive buffer, at least 4096.
+        guest: it is one of many of a reader, which is woken by the bell of another; so it needs no descriptor.
     """
 
     def __cinit__(self, uint32_t capacity, Account account not None, Parker parker not None, *,
-                  uint64_t slab_bytes=2**18):
+                  uint64_t slab_bytes=2**18, bint guest=False):
         if capacity < 2 or capacity > 2**23 or capacity & (capacity - 1):
             raise ConfigurationError("capacity", capacity, "give a power of two from 2 to 8388608")
         if slab_bytes < 4096 or slab_bytes > 2**30:
@@ -178,9 +179,10 @@ cdef class Ring:
         self.parker = parker
         self.pool = new SlabPool(slab_bytes, SPARE_BYTES // <uint32_t>slab_bytes, account.c)
         self.c = new CRing(capacity)
-        self.lead = new CLead()
-        self.bell = account.new_bell()
-        self.bell.set_lead(self.lead)
+        if not guest:
+            self.lead = new CLead()
+            self.bell = account.new_bell()
+            self.bell.set_lead(self.lead)
 
     def __dealloc__(self):
         cdef Descriptor one

@@ -52,6 +52,7 @@ cdef struct Wire:
     uint32_t index             # which connection of the producer
     uint32_t epoch             # which generation of it
     Control* control
+    Intake* intake             # where its messages go; set when the reader takes it over
     Parser parser
     Inflater* inflater         # NULL: permessage-deflate was not agreed on
     uint64_t sequence          # of the next message

@@ -151,7 +151,7 @@ cdef void on_pong(Wire* wire, Intake* intake, const Parsed* parsed) noexcept nog
             wire.control.round_trip_ns.store(trip, memory_order_relaxed)
             wire.control.pong_number.store(number, memory_order_relaxed)
     if intake.loud or wire.control.awaited.load(memory_order_relaxed):
-        intake.note_control(intake.notes, wire.index, wire.epoch, False, parsed, trip)
+        intake.note_control(intake.notes, wire.index, wire.epoch, False, parsed, intake.now, trip)
 
 
 # ------------------------------------------------------------------------------------------------------------- reading
@@ -164,7 +164,7 @@ cdef bint take_step(Wire* wire, Intake* intake, Step step, const Parsed* parsed)
         Control.add(wire.control.pings_heard, 1)
         output_pong(&wire.out, &intake.keys, parsed.payload, parsed.size)
         if intake.loud:
-            intake.note_control(intake.notes, wire.index, wire.epoch, True, parsed, -1)
+            intake.note_control(intake.notes, wire.index, wire.epoch, True, parsed, intake.now, -1)
     elif step == STEP_PONG:
         on_pong(wire, intake, parsed)
     elif step == STEP_CLOSE:
