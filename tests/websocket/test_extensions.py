@@ -78,6 +78,17 @@ def test_the_option_object_is_a_value_that_shows_itself():
     assert HAVE_ZLIB
 
 
+def test_a_build_without_zlib_refuses_compression_in_one_error_and_nothing_else(monkeypatch):
+    """The flag is what such a build says of itself; .ci/no_zlib makes one, and runs the other tests on it."""
+    monkeypatch.setattr("wsengine.websocket.extensions.HAVE_ZLIB", False)
+    for make, path in ((PerMessageDeflate, "compression"),
+                       (lambda: WebSocketProducer("ws://127.0.0.1:9", compression="deflate"), "producer.compression")):
+        with pytest.raises(ConfigurationError, match="this build of wsengine has no zlib; install zlib's headers") as caught:
+            make()
+        assert caught.value.path == path
+    assert WebSocketProducer("ws://127.0.0.1:9").compression is None
+
+
 # ------------------------------------------------------------------------------------------------------------ the offer
 
 @pytest.mark.parametrize(("options", "offer"), [
@@ -92,6 +103,7 @@ def test_the_option_object_is_a_value_that_shows_itself():
                                      "server_max_window_bits=8; client_max_window_bits=15"),
 ])
 def test_nothing_is_offered_but_what_is_asked_for(options, offer):
+    """C40."""
     one = PerMessageDeflate(**options)
     assert one.offer == offer
     assert extension_headers(one) == [(b"Sec-WebSocket-Extensions", offer.encode())]
@@ -194,6 +206,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("options", "values", "problem"), REFUSED)
 def test_an_answer_that_the_offer_does_not_allow_is_refused_by_name(options, values, problem):
+    """C40."""
     with pytest.raises(NegotiationError) as caught:
         agreed_deflate(values, PerMessageDeflate(**options))
     assert problem in str(caught.value)
@@ -202,6 +215,7 @@ def test_an_answer_that_the_offer_does_not_allow_is_refused_by_name(options, val
 
 @pytest.mark.parametrize("values", [["permessage-deflate"], ["x"], ["permessage-deflate; nonsense=\"a"], [";"]])
 def test_without_an_offer_no_extension_is_taken(values):
+    """C40."""
     with pytest.raises(NegotiationError):
         agreed_deflate(values, None)
     assert agreed_deflate(["", " ,"], None) is None
@@ -399,6 +413,7 @@ MESSAGES = [SUBSCRIBE, SUBSCRIBE.encode(), "", "grün €", SUBSCRIBE]
     ("", {"level": 9, "memory_level": 1}, 15, True),
 ])
 def test_messages_go_out_compressed_as_agreed(parameters, options, bits, takeover):
+    """C45."""
     frames = sent(MESSAGES, parameters, threshold=0, **options)
     expected = [(BINARY, one) if isinstance(one, bytes) else (TEXT, one.encode()) for one in MESSAGES]
     assert inflated(frames, bits, takeover) == expected
@@ -413,12 +428,14 @@ def test_the_level_changes_what_is_sent():
 
 
 def test_what_is_below_the_threshold_goes_as_it_is():
+    """C45."""
     frames = sent(["short", SUBSCRIBE, "short"], threshold=100)
     assert frames[0] == frames[2] == (TEXT, 0, True, b"short")
     assert inflated(frames[1:2]) == [(TEXT, SUBSCRIBE.encode())]
 
 
 def test_where_the_server_wants_a_window_of_8_bits_nothing_is_compressed():
+    """C45."""
     assert sent([SUBSCRIBE], "client_max_window_bits=8", threshold=0) == [(TEXT, 0, True, SUBSCRIBE.encode())]
 
 
@@ -433,6 +450,7 @@ def test_messages_in_fragments_are_not_compressed():
 
 
 def test_a_new_generation_begins_with_a_context_of_its_own():
+    """C45."""
     scripts = [[steps.accept_deflate(), steps.text("go"), steps.receive(1), steps.cut()],
                [steps.accept(), steps.text("go"), steps.receive(1), steps.cut()],
                [steps.accept_deflate(), steps.text("go"), steps.receive(1), steps.serve()]]
