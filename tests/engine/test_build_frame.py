@@ -231,3 +231,13 @@ def test_the_bytes_within_a_drawn_key_are_independent():
     keys = drawn_keys()
     for one, two in itertools.combinations(range(4), 2):
         assert looks_random([key[one] ^ key[two] for key in keys]), (one, two)
+
+
+@pytest.mark.parametrize("opcode", [0, 1, 2, 9])
+@pytest.mark.parametrize("fin", [True, False])
+def test_rsv1_is_set_where_it_is_asked_for_and_changes_nothing_else(opcode, fin):
+    for payload in (b"", b"payload", bytes(200), bytes(70_000)):
+        plain = build_frame(opcode, payload, fin=fin, mask=b"abcd")
+        marked = build_frame(opcode, payload, fin=fin, mask=b"abcd", rsv1=True)
+        assert marked == bytes([plain[0] | 0x40]) + plain[1:]
+        assert not plain[0] & 0x70

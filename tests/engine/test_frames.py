@@ -540,3 +540,64 @@ def test_the_cut_of_the_input_changes_nothing(data, cuts, max_size):
     whole = without_problem(parsed(data, max_size=max_size))
     assert without_problem(parsed(*pieces, max_size=max_size)) == whole
     assert without_problem(byte_by_byte(data, max_size)[0]) == whole
+
+
+# ---- compressed messages (RFC 7692 §6), where the extension was agreed on; the parser does not look into them
+
+
+def deflated(opcode, payload, *, fin=True, rsv=4):
+    data = frame(opcode, payload, fin=fin)
+    return bytes([data[0] | rsv << 4]) + data[1:]
+
+
+def with_deflate(*pieces, max_size=2**20):
+    parser = FrameParser(max_size, True)
+    return [event for piece in pieces for event in parser.feed(piece)]
+
+
+def test_rsv1_marks_a_compressed_message_which_is_told_as_it_was_sent():
+    data = (deflated(TEXT, b"\xff\xfe") + frame(TEXT, b"plain") + deflated(BINARY, b"a", fin=False) + frame(PING, b"?")
+            + frame(CONTINUATION, b"b", fin=False) + frame(CONTINUATION, b"c") + deflated(TEXT, b"")
+            + frame(BINARY, b"d", fin=False) + frame(CONTINUATION, b"e") + deflated(BINARY, bytes(70_000)))
+    expected = [("deflated text", b"\xff\xfe"), ("text", b"plain"), ("ping", b"?"), ("deflated binary", b"abc"),
+                ("deflated text", b""), ("binary", b"de"), ("deflated binary", bytes(70_000))]
+    assert with_deflate(data) == expected
+    assert with_deflate(*(data[at:at + 1] for at in range(len(data)))) == expected
+    for cut in range(60):
+        assert with_deflate(data[:cut], data[cut:]) == expected
+
+
+def test_text_behind_a_compressed_message_is_checked_as_ever():
+    assert with_deflate(deflated(TEXT, b"\xc3") + frame(TEXT, b"\xa9"))[-1][:2] == ("fail", 1007)
+    assert with_deflate(deflated(TEXT, b"\xc3", fin=False) + frame(CONTINUATION, b"") + frame(TEXT, "é".encode())) == [
+        ("deflated text", b"\xc3"), ("text", "é".encode())]
+
+
+@pytest.mark.parametrize(("data", "word"), [
+    (deflated(TEXT, b"x", rsv=2), "does not use"), (deflated(TEXT, b"x", rsv=5), "does not use"),
+    *((deflated(opcode, b""), "control frame that is marked") for opcode in CONTROL),
+    (deflated(CONTINUATION, b"x"), "continuation frame that is marked"),
+    (deflated(3, b"x"), "unknown data opcode"),
+])
+def test_reserved_bits_elsewhere_are_refused_at_the_head(data, word):
+    for before in (b"", deflated(TEXT, b"x") if data[0] & 15 else deflated(TEXT, b"x", fin=False)):
+        event = with_deflate(before + data[:2])[-1]
+        assert event[:2] == ("fail", 1002)
+        assert word in event[2]
+        assert with_deflate(before, data[:1], data[1:])[-1] == event
+
+
+@pytest.mark.parametrize("first", [0x40, 0x20, 0x10, 0x70])
+def test_without_the_extension_every_reserved_bit_is_refused(first):
+    refused(bytes([0x81 | first, 1]) + b"x", 1002, "no extension was negotiated", seen=2)
+
+
+def test_the_size_of_a_compressed_message_is_bounded_at_its_head_by_twice_max_size_and_a_kibibyte():
+    most = 2 * 100 + 1024
+    assert with_deflate(deflated(BINARY, bytes(most)), max_size=100) == [("deflated binary", bytes(most))]
+    assert with_deflate(deflated(BINARY, bytes(most + 1))[:4], max_size=100)[0][:2] == ("fail", 1009)
+    assert with_deflate(deflated(BINARY, bytes(most), fin=False) + frame(CONTINUATION, b"x")[:2],
+                        max_size=100)[0][:2] == ("fail", 1009)
+    assert with_deflate(frame(BINARY, bytes(101))[:2], max_size=100)[0][:2] == ("fail", 1009)
+    assert with_deflate(deflated(BINARY, b"x", fin=False) + frame(CONTINUATION, b"y"), max_size=LARGEST) == [
+        ("deflated binary", b"xy")]

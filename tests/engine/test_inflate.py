@@ -114,6 +114,7 @@ PAYLOADS = st.lists(st.one_of(
 @given(payloads=PAYLOADS, takeover=st.booleans(), bits=st.integers(9, 15), wider=st.integers(0, 6), level=st.integers(0, 9),
        room=st.sampled_from([1, 2, 7, 64, 1000, 65536]), data=st.data())
 def test_what_zlib_compresses_comes_back(payloads, takeover, bits, wider, level, room, data):
+    """C41."""
     server = ServerDeflate(takeover=takeover, window_bits=bits, level=level)
     inflater = MessageInflater(min(bits + wider, 15), takeover)
     for payload in payloads:
@@ -244,6 +245,17 @@ def test_a_flipped_bit_gives_a_verdict_that_does_not_depend_on_the_cut(payload, 
 
 
 # ---- arguments
+
+
+@pytest.mark.parametrize("bits", [7, 16, 0, -15])
+def test_a_window_that_deflate_does_not_have_is_refused(bits):
+    with pytest.raises(ValueError, match=f"server_max_window_bits={bits}: give a number from 8 to 15"):
+        MessageInflater(bits)
+
+
+def test_room_for_nothing_is_refused():
+    with pytest.raises(ValueError, match="room=0"):
+        MessageInflater().feed(HELLO, room=0)
 
 
 @pytest.mark.parametrize("wrong", ["text", None, 3, memoryview(b"abcd")[::2]])

@@ -176,6 +176,7 @@ def test_compressed_and_other_messages_arrive_whole_and_in_order(slab_bytes, tak
 
 @pytest.mark.parametrize("slab_bytes", [4096, 2**18])
 def test_messages_cut_in_two_at_every_byte_arrive_whole_and_in_order(slab_bytes):
+    """C41."""
     server = ServerDeflate()
     wire, messages, _ = mixed(server)
     with Line(slab_bytes=slab_bytes) as line:
@@ -209,6 +210,7 @@ PAYLOADS = st.lists(st.tuples(
 @given(payloads=PAYLOADS, takeover=st.booleans(), bits=st.integers(9, 15), slab=st.sampled_from([4096, 2**16, 2**18]),
        cuts=st.lists(st.integers(0, 4000), max_size=4), ahead=st.integers(0, 500))
 def test_any_messages_in_any_fragments_and_any_cut_arrive_whole_and_in_order(payloads, takeover, bits, slab, cuts, ahead):
+    """C41."""
     server = ServerDeflate(takeover=takeover, window_bits=bits)
     wire = b"".join(server.frames(BINARY, payload, fragment) if compressed else build_server_frame(BINARY, payload)
                     for payload, fragment, compressed in payloads)
@@ -296,6 +298,7 @@ def bomb(size, server=None):
 @pytest.mark.parametrize("size", [0, 1, 100, 4096, 2**18, MIB])
 @pytest.mark.parametrize("fragment", [None, 3])
 def test_a_message_of_max_size_is_taken_and_one_byte_more_is_refused(size, fragment):
+    """C42."""
     with Line(max_size=max(size, 1)) as line:
         line.send(ServerDeflate().frames(BINARY, bytes(max(size, 1)), fragment))
         assert line.claim(1) == [bytes(max(size, 1))]
@@ -328,7 +331,7 @@ print(json.dumps([len(wire), detail, peak[0] - before]))
 
 
 def test_a_gibibyte_of_zeros_is_stopped_at_max_size_in_bounded_memory(request):
-    """Measured in a process of its own, from before the connection to its end; the bound has room for its buffers: two
+    """C42. Measured in a process of its own, from before the connection to its end; the bound has room for its buffers: two
     receive buffers, and the message moved to twice its size on its way up to max_size."""
     program = PEAK.format(folder=str(request.path.parent))
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
@@ -340,7 +343,7 @@ def test_a_gibibyte_of_zeros_is_stopped_at_max_size_in_bounded_memory(request):
 
 
 def test_a_read_full_of_small_bombs_stops_at_the_bound_of_the_pipeline():
-    """256 messages of 1 MiB each come in one read of 256 KiB, and the pipeline holds 8 MiB."""
+    """C44. Two hundred messages of 1 MiB each come in one read of 256 KiB, and the pipeline holds 8 MiB."""
     server, payload = ServerDeflate(level=9), bytes(MIB)
     wire = b"".join(server.frames(BINARY, payload) for _ in range(200))
     with Line(max_bytes=8 * MIB, max_size=MIB) as line:
@@ -358,6 +361,7 @@ def test_a_read_full_of_small_bombs_stops_at_the_bound_of_the_pipeline():
 
 
 def test_a_compressed_message_may_be_twice_max_size_on_the_wire_and_no_more():
+    """C42."""
     empty = b"\x00\x00\x00\xff\xff"
     most = 2 * 1000 + 1024
     with Line(max_size=1000) as line:
@@ -400,6 +404,7 @@ UNFINISHED = "compressed message that ends inside a DEFLATE block"
 ], ids=["block type", "final block type", "reference to nothing", "cut short", "stored block cut short"])
 @pytest.mark.parametrize("fragment", [None, 1])
 def test_what_is_not_deflate_data_is_refused_with_1007(sent, problem, fragment):
+    """C43."""
     pieces = [sent] if fragment is None else [sent[at:at + 1] for at in range(len(sent))]
     wire = b"".join(build_server_frame(CONTINUATION if at else BINARY, piece, fin=at == len(pieces) - 1, rsv=0 if at else 4)
                     for at, piece in enumerate(pieces))
@@ -438,6 +443,7 @@ def test_text_that_is_not_utf_8_is_refused_and_as_binary_it_is_taken(payload, pr
 
 
 def test_text_that_is_not_utf_8_is_refused_before_its_end():
+    """C43."""
     wire = ServerDeflate().frames(TEXT, bytes(range(97, 123)) * 4 + b"\xff" + random.Random(1).randbytes(1000), 20)
     with Line() as line:
         line.send(wire[:-200])
@@ -470,6 +476,7 @@ NOT_AGREED = "frame with a reserved bit set, and no extension was negotiated"
     (build_server_frame(TEXT, b"x", rsv=4, mask=b"abcd"), True, "masked frame from a server"),
 ])
 def test_a_reserved_bit_where_it_must_not_be_is_refused_with_1002(wire, deflate, problem):
+    """C43."""
     for leftover in (b"", wire):
         with Line(deflate=deflate, leftover=leftover) as line:
             if not leftover:
@@ -496,6 +503,7 @@ def test_pausing_and_resuming_loses_nothing_and_keeps_the_context():
 
 
 def test_a_full_pipeline_holds_compressed_bytes_as_they_came_and_goes_on_behind_them():
+    """C44."""
     server = ServerDeflate()
     payloads = [bytes([at]) * 5000 for at in range(30)]
     with Line(full=True, leftover=server.frames(BINARY, payloads[0])) as line:

@@ -13,6 +13,7 @@ import signal
 import socket
 import struct
 import time
+import zlib
 from typing import TYPE_CHECKING
 
 import pytest
@@ -466,3 +467,60 @@ def test_a_recorded_pace_goes_on_in_the_middle_and_in_the_next_round() -> None:
     for sequence in range(1, 20):
         assert pace.allowed(pace.due(sequence)) == sequence + 1
         assert pace.allowed(pace.due(sequence) - 1) == sequence
+
+
+# -- compression
+
+
+def inflated(data: bytes, takeover: bool) -> list[bytes]:
+    """The messages of compressed frames; what is cut at the end is left out."""
+    stream, messages, at = zlib.decompressobj(-15), [], 0
+    while len(data) - at >= 2:
+        assert data[at] == 0xC1, "text, whole, RSV1"
+        size, start = data[at + 1], at + 2
+        assert size < 126
+        if len(data) < start + size:
+            break
+        if not takeover:
+            stream = zlib.decompressobj(-15)
+        messages.append(stream.decompress(data[start:start + size] + b"\x00\x00\xff\xff"))
+        at = start + size
+    return messages
+
+
+@pytest.mark.parametrize(("compression", "answer"), [
+    ("no_context_takeover", "permessage-deflate; server_no_context_takeover"), ("context_takeover", "permessage-deflate")])
+def test_a_compressed_feed_agrees_and_sends_what_can_be_inflated_also_when_it_repeats(compression: str, answer: str) -> None:
+    payloads = [(1, b'{"price": %d}' % (price * 7919)) for price in range(20)]
+    with Feed.payloads(payloads, count=100_000, compression=compression, resume=False) as feed:
+        for _ in range(2):
+            with socket.create_connection(("127.0.0.1", feed.port), 10) as sock:
+                sock.sendall(f"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nSec-WebSocket-Key: {KEY}\r\n"
+                             "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n\r\n".encode())
+                data = b""
+                while len(data) < 200_000:
+                    data += sock.recv(65536)
+                head, _, rest = data.partition(b"\r\n\r\n")
+                assert head + b"\r\n\r\n" == accept_response(KEY, [("Sec-WebSocket-Extensions", answer)])
+                messages = inflated(rest, compression == "context_takeover")
+                assert len(messages) > 5000
+                assert messages == [payloads[at % 20][1] for at in range(len(messages))]
+
+
+def test_a_client_that_does_not_offer_compression_is_answered_400() -> None:
+    with Feed.payloads([(1, b"x")], compression="no_context_takeover") as feed:
+        with socket.create_connection(("127.0.0.1", feed.port), 10) as sock:
+            sock.sendall(f"GET / HTTP/1.1\r\nUpgrade: websocket\r\nSec-WebSocket-Key: {KEY}\r\n\r\n".encode())
+            assert sock.recv(65536).startswith(b"HTTP/1.1 400 ")
+        log = feed.wait(lambda log: log.connections and log.connections[0].ended)
+        assert log.connections[0].ended == "permessage-deflate was not offered"
+
+
+@pytest.mark.parametrize(("options", "path"), [
+    ({"compression": "deflate"}, "compression"), ({"compression": True}, "compression"),
+    ({"compression": "context_takeover"}, "resume"),
+])
+def test_a_compression_that_cannot_be_is_refused(options: dict[str, object], path: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Feed.payloads([(1, b"x")], **options)  # type: ignore[arg-type]
+    assert caught.value.path == path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 import time
+import zlib
 
 import pytest
 
@@ -348,3 +349,33 @@ def test_client_frames_are_the_same_however_their_bytes_are_cut() -> None:
         frames = [frame for at in range(0, len(wire), chunk) for frame in parser.feed(wire[at:at + chunk])]
         assert [frame.payload for frame in frames] == payloads
         assert {frame.mask for frame in frames} == {b"wxyz"}
+
+
+# -- compression ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("takeover", [True, False])
+def test_compressed_messages_can_be_inflated_as_agreed(takeover: bool) -> None:
+    answer = accept_response(KEY, [("Sec-WebSocket-Extensions", "permessage-deflate; server_max_window_bits=10")])
+    script = [steps.accept_deflate("server_max_window_bits=10", takeover=takeover, window_bits=10),
+              steps.compressed("Hello, hello, hello"), steps.compressed(b"Hello, hello, hello", 2), steps.compressed("")]
+    with Visit(*script) as visit:
+        assert visit.read(len(answer)) == answer
+        frames = ClientFrames().feed(visit.read_to_end())
+        stream, messages, payload, opcode = zlib.decompressobj(-10), [], b"", 0
+        for frame in frames:
+            assert frame.rsv == (4 if frame.opcode else 0)
+            payload, opcode = payload + frame.payload, frame.opcode or opcode
+            if frame.fin:
+                if not takeover:
+                    stream = zlib.decompressobj(-10)
+                messages.append((opcode, stream.decompress(payload + b"\x00\x00\xff\xff")))
+                payload = b""
+    assert messages == [(1, b"Hello, hello, hello"), (2, b"Hello, hello, hello"), (1, b"")]
+    assert len(frames) > 3
+
+
+def test_compressed_needs_accept_deflate() -> None:
+    with Visit(steps.accept(), steps.compressed("x")) as visit:
+        visit.accepted()
+        assert visit.ended() == "compressed without accept_deflate"

@@ -3,6 +3,8 @@
 The end of this file shows, row by row, what wsproto would have offered or taken in our place.
 """
 
+import zlib
+
 import pytest
 from wsproto.extensions import PerMessageDeflate as Theirs
 
@@ -76,6 +78,17 @@ def test_the_option_object_is_a_value_that_shows_itself():
     assert HAVE_ZLIB
 
 
+def test_a_build_without_zlib_refuses_compression_in_one_error_and_nothing_else(monkeypatch):
+    """The flag is what such a build says of itself; .ci/no_zlib makes one, and runs the other tests on it."""
+    monkeypatch.setattr("wsengine.websocket.extensions.HAVE_ZLIB", False)
+    for make, path in ((PerMessageDeflate, "compression"),
+                       (lambda: WebSocketProducer("ws://127.0.0.1:9", compression="deflate"), "producer.compression")):
+        with pytest.raises(ConfigurationError, match="this build of wsengine has no zlib; install zlib's headers") as caught:
+            make()
+        assert caught.value.path == path
+    assert WebSocketProducer("ws://127.0.0.1:9").compression is None
+
+
 # ------------------------------------------------------------------------------------------------------------ the offer
 
 @pytest.mark.parametrize(("options", "offer"), [
@@ -90,6 +103,7 @@ def test_the_option_object_is_a_value_that_shows_itself():
                                      "server_max_window_bits=8; client_max_window_bits=15"),
 ])
 def test_nothing_is_offered_but_what_is_asked_for(options, offer):
+    """C40."""
     one = PerMessageDeflate(**options)
     assert one.offer == offer
     assert extension_headers(one) == [(b"Sec-WebSocket-Extensions", offer.encode())]
@@ -192,6 +206,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("options", "values", "problem"), REFUSED)
 def test_an_answer_that_the_offer_does_not_allow_is_refused_by_name(options, values, problem):
+    """C40."""
     with pytest.raises(NegotiationError) as caught:
         agreed_deflate(values, PerMessageDeflate(**options))
     assert problem in str(caught.value)
@@ -200,6 +215,7 @@ def test_an_answer_that_the_offer_does_not_allow_is_refused_by_name(options, val
 
 @pytest.mark.parametrize("values", [["permessage-deflate"], ["x"], ["permessage-deflate; nonsense=\"a"], [";"]])
 def test_without_an_offer_no_extension_is_taken(values):
+    """C40."""
     with pytest.raises(NegotiationError):
         agreed_deflate(values, None)
     assert agreed_deflate(["", " ,"], None) is None
@@ -305,13 +321,14 @@ def test_each_generation_agrees_anew_and_begins_with_an_empty_window():
             assert one.connections[0].deflate.server_no_context_takeover
 
 
-def test_a_wrong_answer_is_a_failure_told_by_name_and_is_tried_again():
+def test_a_wrong_answer_is_a_failure_told_by_name_and_is_tried_again_where_the_user_says_so():
     scripts = [[steps.accept_deflate("server_max_window_bits=16")],
                [steps.accept(headers=[("Sec-WebSocket-Extensions", "permessage-deflate"),
                                       ("Sec-WebSocket-Extensions", "permessage-deflate")])],
                [steps.accept_deflate(), steps.compressed("good"), steps.serve()]]
     with ScriptedServer(scripts) as server, capture(SUCCESS, FAILURE) as seen:
-        with Collector(producer(server.url, compression="deflate")) as pipeline:
+        again = producer(server.url, compression="deflate", process_exception=lambda error: None)
+        with Collector(again) as pipeline:
             pipeline.wait(1)
         assert [one.event for one in seen.events] == [FAILURE, FAILURE, SUCCESS]
         reasons = [one.metadata["reason"] for one in seen.of(FAILURE)]
@@ -350,3 +367,101 @@ def test_a_compressed_feed_arrives_whole_and_in_order(compression):
         with Collector(producer(feed.url, compression="deflate")) as pipeline:
             pipeline.wait(20_000, timeout=60)
             assert [message.data for message in pipeline.received] == [payload for _, payload in messages] * 40
+
+
+# ------------------------------------------------------------------------------------------------------- what is sent
+
+
+def frames_of(server):
+    return [(one.opcode, one.rsv, one.fin, one.payload) for one in server.connections[0].frames if one.opcode < 8]
+
+
+def sent(messages, parameters="", **options):
+    """The frames that a server gets of messages sent by a handler; the server echoes none of them."""
+    with ScriptedServer([[steps.accept_deflate(parameters), steps.text("go"), steps.receive(len(messages)),
+                          steps.serve()]]) as server:
+        one = producer(server.url, compression=PerMessageDeflate(**options))
+        with Collector(one) as pipeline:
+            pipeline.wait(1)
+            for message in messages:
+                one.connections[0].send(message)
+            server.wait(lambda records: len([f for f in records[0].frames if f.opcode < 8]) >= len(messages))
+        return frames_of(server)
+
+
+def inflated(frames, bits=15, takeover=True):
+    stream = zlib.decompressobj(-bits)
+    out = []
+    for opcode, rsv, fin, payload in frames:
+        assert (rsv, fin) == (4, True)
+        if not takeover:
+            stream = zlib.decompressobj(-bits)
+        out.append((opcode, stream.decompress(payload + b"\x00\x00\xff\xff")))
+    return out
+
+
+SUBSCRIBE = '{"type":"subscribe","product_ids":["BTC-USD","ETH-USD"],"channels":["ticker","heartbeat"]}' * 4
+MESSAGES = [SUBSCRIBE, SUBSCRIBE.encode(), "", "grün €", SUBSCRIBE]
+
+
+@pytest.mark.parametrize(("parameters", "options", "bits", "takeover"), [
+    ("", {}, 15, True),
+    ("client_no_context_takeover", {}, 15, False),
+    ("", {"client_no_context_takeover": True}, 15, False),
+    ("client_max_window_bits=9", {}, 9, True),
+    ("", {"client_max_window_bits": 10}, 10, True),
+    ("", {"level": 9, "memory_level": 1}, 15, True),
+])
+def test_messages_go_out_compressed_as_agreed(parameters, options, bits, takeover):
+    """C45."""
+    frames = sent(MESSAGES, parameters, threshold=0, **options)
+    expected = [(BINARY, one) if isinstance(one, bytes) else (TEXT, one.encode()) for one in MESSAGES]
+    assert inflated(frames, bits, takeover) == expected
+    sizes = [len(payload) for *_, payload in frames]
+    assert sizes[0] < len(SUBSCRIBE) / 2
+    assert (sizes[4] < 20) is takeover, "the same message again is next to nothing, with its context"
+
+
+def test_the_level_changes_what_is_sent():
+    sizes = [len(sent([SUBSCRIBE], threshold=0, level=level)[0][3]) for level in (0, 9)]
+    assert sizes[0] > len(SUBSCRIBE) > 2 * sizes[1]
+
+
+def test_what_is_below_the_threshold_goes_as_it_is():
+    """C45."""
+    frames = sent(["short", SUBSCRIBE, "short"], threshold=100)
+    assert frames[0] == frames[2] == (TEXT, 0, True, b"short")
+    assert inflated(frames[1:2]) == [(TEXT, SUBSCRIBE.encode())]
+
+
+def test_where_the_server_wants_a_window_of_8_bits_nothing_is_compressed():
+    """C45."""
+    assert sent([SUBSCRIBE], "client_max_window_bits=8", threshold=0) == [(TEXT, 0, True, SUBSCRIBE.encode())]
+
+
+def test_messages_in_fragments_are_not_compressed():
+    with ScriptedServer([[steps.accept_deflate(), steps.text("go"), steps.receive(2), steps.serve()]]) as server:
+        one = producer(server.url, compression="deflate")
+        with Collector(one) as pipeline:
+            pipeline.wait(1)
+            one.connections[0].send([SUBSCRIBE, SUBSCRIBE])
+            server.wait(lambda records: len(records[0].frames) >= 2)
+        assert frames_of(server) == [(TEXT, 0, False, SUBSCRIBE.encode()), (0, 0, True, SUBSCRIBE.encode())]
+
+
+def test_a_new_generation_begins_with_a_context_of_its_own():
+    """C45."""
+    scripts = [[steps.accept_deflate(), steps.text("go"), steps.receive(1), steps.cut()],
+               [steps.accept(), steps.text("go"), steps.receive(1), steps.cut()],
+               [steps.accept_deflate(), steps.text("go"), steps.receive(1), steps.serve()]]
+    with ScriptedServer(scripts) as server:
+        one = producer(server.url, compression="deflate")
+        with Collector(one) as pipeline:
+            for number in range(3):
+                message = pipeline.wait(number + 1)[number]
+                one.connections[0].send(SUBSCRIBE, epoch=message.epoch)
+            server.wait(lambda records: len(records) == 3 and any(f.opcode < 8 for f in records[2].frames))
+        first, second, third = [[(f.opcode, f.rsv, f.fin, f.payload) for f in record.frames if f.opcode < 8]
+                                for record in server.connections]
+    assert inflated(first) == inflated(third) == [(TEXT, SUBSCRIBE.encode())]
+    assert second == [(TEXT, 0, True, SUBSCRIBE.encode())]

@@ -21,6 +21,8 @@ cdef struct Inflater:
 
 # `window_bits` as agreed, 8 to 15. NULL if memory is out, or there is no zlib.
 cdef Inflater* inflater_new(int window_bits, bint takeover) noexcept nogil
+# For a connection with these DeflateParameters. EngineError where this build has no zlib.
+cdef Inflater* inflater_as_agreed(object deflate) except NULL
 cdef void inflater_free(Inflater* inflater) noexcept nogil
 # Inflate a piece of a message's payload, `data` and `size` moving on as it is used, into `room` bytes at `out`, of which
 # `made` are written. After INFLATE_FULL come again with more room and what is left of the piece, also if that is nothing.

@@ -10,9 +10,12 @@ Three things that zlib alone would not take are taken, since servers send them:
   - a message of no bytes at all, which is what comes of an empty one where a compressor is flushed twice: it is empty.
     The RFC wants one byte, 00 (§7.2.3.6).
 """
+from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport uint8_t
-from libc.stdlib cimport calloc, free
+from libc.stdlib cimport calloc, free, realloc
 from typing import NamedTuple
+
+from wsengine.errors import EngineError
 
 cdef extern from "zlib_binding.hpp" nogil:
     const bint kHaveZlib
@@ -66,6 +69,20 @@ cdef Inflater* inflater_new(int window_bits, bint takeover) noexcept nogil:
         free(inflater.stream)
         free(inflater)
         return NULL
+    return inflater
+
+
+cdef Inflater* inflater_as_agreed(object deflate) except NULL:
+    cdef Inflater* inflater
+    cdef int bits = deflate.server_max_window_bits
+    cdef bint alone = deflate.server_no_context_takeover
+    if not kHaveZlib:
+        raise EngineError("this build of wsengine has no zlib, so it cannot take compressed messages")
+    if not 8 <= bits <= 15:
+        raise ValueError(f"server_max_window_bits={bits}: give a number from 8 to 15")
+    inflater = inflater_new(bits, not alone)
+    if inflater == NULL:
+        raise MemoryError()
     return inflater
 
 
@@ -156,40 +173,50 @@ cdef class MessageInflater:
         takeover: whether messages refer back to earlier ones.
 
     Raises:
-        RuntimeError: there is no zlib in this build.
+        EngineError: there is no zlib in this build.
+        ValueError: the window is none of these.
         MemoryError: memory is out.
 
     Not thread-safe.
     """
     cdef Inflater* inflater
+    cdef uint8_t* out
+    cdef size_t room               # bytes at `out`
 
     def __cinit__(self, int window_bits=15, bint takeover=True):
-        if not kHaveZlib:
-            raise RuntimeError("this build of wsengine has no zlib")
-        self.inflater = inflater_new(window_bits, takeover)
-        if self.inflater == NULL:
-            raise MemoryError()
+        self.inflater = inflater_as_agreed(DeflateParameters(not takeover, False, window_bits))
 
     def __dealloc__(self):
         inflater_free(self.inflater)
+        free(self.out)
+
+    cdef int give_room(self, size_t room) except -1:
+        cdef uint8_t* out
+        if room != self.room:
+            out = <uint8_t*>realloc(self.out, room)
+            if out == NULL:
+                raise MemoryError()
+            self.out, self.room = out, room
+        return 0
 
     def feed(self, const uint8_t[::1] data not None, *, bint last=True, size_t room=65536) -> bytes:
         """Inflate a piece of a message, the last one by default, `room` bytes at a time.
 
         Raises:
-            ValueError: "corrupt" or "unfinished"; the inflater is of no use any more.
+            ValueError: "corrupt" or "unfinished"; the inflater is of no use any more. Also if `room` is 0.
         """
         cdef size_t size = <size_t>data.shape[0], made = 0
         cdef const uint8_t* at = &data[0] if size else TAIL
         cdef Inflating inflating = INFLATE_FULL
-        cdef bytearray out
+        if room == 0:
+            raise ValueError("room=0: give at least one byte")
+        self.give_room(room)
         pieces = []
         while inflating == INFLATE_FULL:
-            out = bytearray(room)
-            inflating = inflate_piece(self.inflater, &at, &size, last, <uint8_t*>(<char*>out), room, &made)
-            pieces.append(bytes(out[:made]))
+            inflating = inflate_piece(self.inflater, &at, &size, last, self.out, room, &made)
+            pieces.append(PyBytes_FromStringAndSize(<const char*>self.out, <Py_ssize_t>made))
         if inflating == INFLATE_MEMORY:
             raise MemoryError()
         if inflating != INFLATED:
             raise ValueError("corrupt" if inflating == INFLATE_CORRUPT else "unfinished")
-        return b"".join(pieces)
+        return b"".join(pieces) if len(pieces) > 1 else pieces[0]

@@ -100,4 +100,3 @@ cdef class Stream:
     cdef Wire* wire            # given to the reader at registration, taken back when it has let go
     cdef object control_owner  # keeps the Control alive
     cdef readonly bytes leftover
-    cdef int inflate_as(self, deflate) except -1

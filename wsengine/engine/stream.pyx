@@ -11,13 +11,11 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, strlen
 from libcpp.atomic cimport memory_order_acquire, memory_order_relaxed
-from wsengine.engine.inflate import HAVE_ZLIB
-from wsengine.errors import EngineError
 from wsengine.engine.control cimport Control, ControlBlock
 from wsengine.engine.frames cimport (OP_CLOSE, STEP_CLOSE, STEP_DEFLATED, STEP_FAIL, STEP_MESSAGE, STEP_MORE, STEP_PIECE,
                                      STEP_PING, STEP_PONG, MaskKeys, Parsed, Step, between_messages, parse, parse_any,
                                      parser_start, whole_message)
-from wsengine.engine.inflate cimport inflater_free, inflater_new
+from wsengine.engine.inflate cimport inflater_as_agreed, inflater_free
 from wsengine.engine.intake cimport STAGED, Intake, describe, flush, has_credit, intake_settle, room_in_slab
 from wsengine.engine.output cimport (output_close, output_drop, output_pong, output_shut, output_take,
                                      output_write)
@@ -471,16 +469,8 @@ cdef class Stream:
         if tls is not None:
             self.wire.tls = tls_new(tls)
         if deflate is not None:
-            self.inflate_as(deflate)
-
-    cdef int inflate_as(self, deflate) except -1:
-        if not HAVE_ZLIB:
-            raise EngineError("this build of wsengine has no zlib, so it cannot take compressed messages")
-        self.wire.inflater = inflater_new(deflate.server_max_window_bits, not deflate.server_no_context_takeover)
-        if self.wire.inflater == NULL:
-            raise MemoryError()
-        self.wire.parser.deflate = 1
-        return 0
+            self.wire.inflater = inflater_as_agreed(deflate)
+            self.wire.parser.deflate = 1
 
     def __dealloc__(self):
         if self.wire != NULL:

@@ -174,7 +174,7 @@ class Connection:
             self._pump.start()
         self._opened_at = time.monotonic()
         self._counts = self._control.counts()
-        self._outgoing.open(self.epoch)
+        self._outgoing.open(self.epoch, dialed.deflate)
 
     def stream(self, dialed: Dialed, max_size: int) -> Stream:
         """The supervisor only: what the reader gets, behind `take`."""

@@ -186,7 +186,8 @@ class WebSocketProducer(Producer):
         self._timer = KeepaliveTimer(self._receiver, [c._control for c in self.connections], timer_parker)
         for one in self.connections:
             one._bind(Outgoing(Sender(one._control, self._receiver, self._write_limit), self._timing.close_timeout,
-                               one._why_full, partial(self._abandon, one.index)), partial(self._receiver.close, one.index))
+                               one._why_full, partial(self._abandon, one.index), self.compression),
+                      partial(self._receiver.close, one.index))
         self._events = Events(self.telemetry_id, host.name, self._logger, loud=not self._silent)
         self._supervisor = Supervisor(
             self._name, self.connections, parker, self._receiver, self._timer, self._events, self._timing, self._dial,

@@ -17,7 +17,10 @@ from wsengine.websocket.pings import Pong, Pongs
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from wsengine.engine.deflate import Deflater
+    from wsengine.engine.inflate import DeflateParameters
     from wsengine.engine.sender import Sender
+    from wsengine.websocket.extensions import PerMessageDeflate
 
 __all__ = ["Data", "Outgoing", "Timeout", "check_close", "ending"]
 
@@ -44,23 +47,28 @@ class Outgoing:
         timeout: seconds that a send waits for room where it is not told otherwise.
         why_full: says why the server may not be reading, for the time-out's text.
         abandon: called with a generation in which a message has been begun and will not be completed; it must end.
+        compression: how whole messages are compressed in generations whose server has agreed; fragments are not.
     """
 
     def __init__(self, sender: Sender, timeout: float, why_full: Callable[[], str],
-                 abandon: Callable[[int], None]) -> None:
+                 abandon: Callable[[int], None], compression: PerMessageDeflate | None = None) -> None:
         self._sender = sender
         self._timeout = timeout
         self._why_full = why_full
         self._abandon = abandon
         self._lock = threading.Lock()  # held over all frames of a message: no other may come between them
         self._epoch = 0  # the generation that is open, 0: none; the supervisor writes it
+        self._compression = compression
+        self._deflater: tuple[int, Deflater | None] = (0, None)  # of which generation; the supervisor, used under _lock
         self._closed: ConnectionClosed = ConnectionClosedError(1006, "not connected yet")  # while none is; the same
         self.pongs = Pongs(sender.await_pong)
 
     # ----------------------------------------------------------------------------------------------- the supervisor's
 
-    def open(self, epoch: int) -> None:
-        """A generation has begun."""
+    def open(self, epoch: int, agreed: DeflateParameters | None = None) -> None:
+        """A generation has begun, with what was agreed on about compression."""
+        if self._compression is not None and agreed is not None:
+            self._deflater = epoch, self._compression.deflater(agreed)
         self._epoch = epoch
 
     def shut(self, error: ConnectionClosed) -> None:
@@ -139,7 +147,20 @@ class Outgoing:
         if len(payload) > LARGEST:
             raise ConfigurationError("send.message", f"{len(payload)} bytes", "send it in fragments of at most 2 GiB")
         self._wait_for_room(epoch, deadline)
-        self._sender.send(opcode, payload, epoch, fin=fin)
+        begun, deflater = self._deflater
+        if begun == epoch and deflater is not None and fin and opcode != CONTINUATION:
+            self._put_compressed(deflater, opcode, payload, epoch)
+        else:
+            self._sender.send(opcode, payload, epoch, fin=fin)
+
+    def _put_compressed(self, deflater: Deflater, opcode: int, payload: bytes | memoryview, epoch: int) -> None:
+        """Later messages refer back to this one, so it goes out, or they are made to stand by themselves."""
+        try:
+            sent = deflater.compress(payload)
+            self._sender.send(opcode, payload if sent is None else sent, epoch, compressed=sent is not None)
+        except BaseException:
+            deflater.reset()
+            raise
 
     def _wait_for_room(self, epoch: int, deadline: float | None) -> None:
         begun = time.monotonic()

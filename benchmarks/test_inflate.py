@@ -1,0 +1,71 @@
+"""Inflating a feed's messages one by one: the engine's inflater against zlib.decompressobj, both by their Python faces.
+
+Both make a bytes object of each message, which the receive path does not; Python's zlib is given payload and tail in one
+call, as `websockets` does. The messages are recorded ones, compressed here as a server would.
+"""
+
+import zlib
+
+import pytest
+
+from wsengine.engine.inflate import MessageInflater
+from wsengine.testing import load_recording
+from wsengine.testing.wire import ServerDeflate
+
+FEEDS = ("coinbase", "kraken", "bitfinex")
+#: Messages of a feed at the most, so that a round is short.
+MOST = 5000
+
+
+@pytest.fixture(params=FEEDS)
+def payloads(request, recordings):
+    """The messages of one recorded feed; without the recordings the benchmark is skipped, and the report says so."""
+    path = recordings / f"{request.param}.jsonl.gz"
+    if not path.is_file():
+        pytest.skip(f"no recorded feed {path}")
+    return list(load_recording(path).payloads)[:MOST]
+
+
+@pytest.fixture(params=[True, False], ids=["context takeover", "no context takeover"])
+def takeover(request):
+    return request.param
+
+
+def sent(payloads, takeover):
+    server = ServerDeflate(takeover=takeover)
+    return [server.compress(payload) for payload in payloads]
+
+
+def note(benchmark, payloads, messages):
+    benchmark.extra_info["ratio"] = sum(map(len, payloads)) / sum(map(len, messages))
+    if benchmark.stats:
+        benchmark.extra_info["ns_per_message"] = benchmark.stats.stats.median / len(messages) * 1e9
+
+
+def test_messages_inflated_by_the_engine(benchmark, payloads, takeover):
+    messages = sent(payloads, takeover)
+
+    def inflate():
+        inflater = MessageInflater(15, takeover)
+        feed = inflater.feed
+        return [feed(message) for message in messages]
+
+    assert benchmark(inflate) == payloads
+    note(benchmark, payloads, messages)
+
+
+def test_messages_inflated_by_zlib(benchmark, payloads, takeover):
+    messages = sent(payloads, takeover)
+    tail = ServerDeflate.TAIL
+
+    def inflate():
+        stream = zlib.decompressobj(-15)
+        out = []
+        for message in messages:
+            if not takeover:
+                stream = zlib.decompressobj(-15)
+            out.append(stream.decompress(message + tail))
+        return out
+
+    assert benchmark(inflate) == payloads
+    note(benchmark, payloads, messages)
