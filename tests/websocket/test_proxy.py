@@ -289,6 +289,16 @@ def test_a_pipeline_goes_through_a_proxy_and_on_after_a_cut():
     assert len(proxy.asked) == 2
 
 
+def test_a_pipeline_over_wss_goes_through_an_https_proxy(certificates):
+    context = certificates.context()
+    script = [steps.accept(glued=HELLO), steps.binary(bytes(200_000)), steps.serve()]
+    with OwnProxy(own_tls(certificates)) as proxy, ScriptedServer([script], tls=certificates.server()) as server:
+        one = WebSocketProducer(server.url, ssl=context, proxy=f"https://localhost:{proxy.port}", proxy_ssl=context)
+        with Collector(one) as pipeline:
+            assert [message.data for message in pipeline.wait(2, 20)] == [b"hello", bytes(200_000)]
+            assert one.connections[0].tls_path == "B"
+
+
 # ------------------------------------------------------------------------------------------------------------ misbehaviour
 
 REFUSALS = {
