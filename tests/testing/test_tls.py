@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import ssl
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from contextlib import contextmanager
 import pytest
 
 from wsengine.errors import ConfigurationError
-from wsengine.testing import Feed, ScriptedServer, ServerTLS, build_server_frame, steps
+from wsengine.testing import Feed, OpenSSLServer, ScriptedServer, ServerTLS, build_server_frame, steps
 from wsengine.testing.wire import accept_response
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
@@ -143,3 +144,23 @@ def test_a_file_without_a_key_is_refused_by_the_start(certificates):
         ScriptedServer([[steps.accept()]], tls=ServerTLS(certificates.ca_file)).start()
     with pytest.raises(ConfigurationError, match="give a ServerTLS"):
         ScriptedServer([[steps.accept()]], tls=certificates.ca_file)
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None or shutil.which("stdbuf") is None, reason="there is no program openssl")
+def test_the_openssl_server_accepts_sends_and_changes_its_keys(certificates):
+    with OpenSSLServer(certificates.server(minimum="1.3", maximum="1.3")) as server:
+        with socket.create_connection(("127.0.0.1", server.port), 10) as plain:
+            with certificates.context().wrap_socket(plain, server_hostname="localhost") as sock:
+                assert server.url == f"wss://127.0.0.1:{server.port}"
+                sock.sendall(REQUEST)
+                server.accept(glued=b"\x81\x01a")
+                assert read(sock, len(accept_response(KEY)) + 3) == accept_response(KEY) + b"\x81\x01a"
+                server.update_keys()
+                server.send(b"\x81\x01b")
+                assert read(sock, 3) == b"\x81\x01b"
+                sock.sendall(b"said\n")
+                server.wait_received(b"said\n")
+                with pytest.raises(TimeoutError, match="has not said"):
+                    server.wait_received(b"never", timeout=0.1)
+                with pytest.raises(ConfigurationError, match="an order"):
+                    server.send(b"Quit")

@@ -6,7 +6,9 @@ Servers run in processes of their own, with certificates made for this run; both
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
+import shutil
 import socket
 import ssl
 import threading
@@ -15,9 +17,10 @@ import time
 import pytest
 import trustme
 
+from wsengine import Backoff, WebSocketProducer
 from wsengine.engine import tls as engine_tls
 from wsengine.errors import ConfigurationError, InvalidMessage, InvalidStatus
-from wsengine.testing import Feed, ScriptedServer, build_server_frame, steps
+from wsengine.testing import Collector, Feed, OpenSSLServer, ScriptedServer, build_server_frame, steps
 from wsengine.websocket.deadline import Cancellation, Cancelled
 from wsengine.websocket.dial import dial
 from wsengine.websocket.tls import TlsLayer, default_context
@@ -353,3 +356,67 @@ def test_allowed_credentials_are_sent(monkeypatch):
         record = server.connections[0]
     assert record.header("Authorization").startswith("Basic ")
     assert record.header("Cookie") == "a=b"
+
+
+# ----------------------------------------------------------------------------------------------------- through a pipeline
+
+
+def test_a_pipeline_over_wss_gets_every_message_and_reconnects(certificates, client, path):
+    scripts = [[steps.accept(glued=HELLO), steps.binary(bytes(300_000)), end] for end in (steps.cut(), steps.truncate())]
+    scripts.append([steps.accept(), steps.text("last"), steps.serve()])
+    with ScriptedServer(scripts, tls=certificates.server()) as server:
+        one = WebSocketProducer(server.url, ssl=client, retry=Backoff(0.02, factor=1, jitter="none"))
+        with Collector(one) as pipeline:
+            received = [(message.epoch, message.data) for message in pipeline.wait(5, 20)]
+            assert one.connections[0].tls_path == path
+    assert received == [(1, b"hello"), (1, bytes(300_000)), (2, b"hello"), (2, bytes(300_000)), (3, b"last")]
+
+
+needs_openssl = pytest.mark.skipif(shutil.which("openssl") is None or shutil.which("stdbuf") is None,
+                                   reason="there is no program openssl, or no stdbuf")
+
+
+@needs_openssl
+@pytest.mark.parametrize(("version", "answer"), [("1.2", False), ("1.3", True), ("1.3", False)],
+                         ids=["renegotiation", "KeyUpdate both ways", "KeyUpdate"])
+def test_keys_that_change_under_way_are_followed_by_the_layer(certificates, client, path, version, answer):
+    with OpenSSLServer(certificates.server(minimum=version, maximum=version)) as server:
+        thread = threading.Thread(target=server.accept)
+        thread.start()
+        dialed = reach(server.url, client)
+        with contextlib.closing(dialed.layer):
+            thread.join()
+            for number in range(3):
+                if version == "1.2":
+                    server.renegotiate()
+                else:
+                    server.update_keys(answer)
+                frame, said = build_server_frame(1, b"%d" % number), b"from the client %d\n" % number
+                server.send(frame)
+                assert read(dataclasses.replace(dialed, leftover=b""), len(frame)) == frame
+                assert say(dialed.layer, said) == len(said)
+                server.wait_received(said)
+
+
+def say(layer, data):
+    """Send, as often as the layer asks for it again."""
+    end = time.monotonic() + 10
+    while time.monotonic() < end:
+        with contextlib.suppress(ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return layer.send(data)
+    raise TimeoutError
+
+
+@needs_openssl
+@pytest.mark.parametrize("answer", [True, False])
+def test_keys_that_change_under_way_cost_a_pipeline_no_message(certificates, client, path, answer):
+    with OpenSSLServer(certificates.server(minimum="1.3", maximum="1.3")) as server:
+        thread = threading.Thread(target=server.accept)
+        thread.start()
+        with Collector(WebSocketProducer(server.url, ssl=client, close_timeout=0.2)) as pipeline:
+            thread.join()
+            for number in range(3):
+                server.update_keys(answer)
+                server.send(build_server_frame(1, b"%d" % number))
+                pipeline.wait(number + 1)
+        assert [message.data for message in pipeline.received] == [b"0", b"1", b"2"]

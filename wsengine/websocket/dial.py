@@ -1,9 +1,9 @@
 """Dialing: from an address to a socket on which the upgrade is accepted, under one deadline and one cancellation.
 
 Here the phases are put in order. What each does stands in its own file: look-up (addresses), connect (racing, supplied),
-bytes and TLS (channel, tls), what the bytes mean (handshake), where a redirect leads (redirect). When to dial again is
-`retry`'s matter, and what becomes of the socket the engine's. A dial holds at most one connected socket at a time, and none
-once it has failed.
+bytes and TLS (channel, tls), proxies (proxy), what the bytes mean (handshake), where a redirect leads (redirect). When to
+dial again is `retry`'s matter, and what becomes of the socket the engine's. A dial holds at most one connected socket at a
+time, and none once it has failed.
 
 ::
 
@@ -11,6 +11,8 @@ once it has failed.
     the headers callable                   its return (it cannot be interrupted; the deadline is looked at behind it)
     the DNS lookup                         an answer, the deadline, the cancellation
     the TCP connect                        the same; the addresses race (RFC 8305)
+    the TLS handshake with the proxy,      the same
+      CONNECT or SOCKS, and its answer
     the TLS handshake                      the same
     the sending of the upgrade request     the same
     the wait for the upgrade response      the same; a redirect begins again at the DNS lookup
@@ -28,9 +30,10 @@ from wsengine.websocket.attempt import Attempt
 from wsengine.websocket.channel import Channel
 from wsengine.websocket.handshake import Handshake
 from wsengine.websocket.headers import USER_AGENT, Headers, refuse_in_clear, resolve_headers
+from wsengine.websocket.proxy import pass_proxy
 from wsengine.websocket.racing import connect, connect_unix
 from wsengine.websocket.redirect import Redirects
-from wsengine.websocket.supplied import is_local, is_loopback, take_sock
+from wsengine.websocket.supplied import is_local, take_sock
 from wsengine.websocket.way import Way
 
 if TYPE_CHECKING:
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
     from wsengine.engine.inflate import DeflateParameters
     from wsengine.websocket.deadline import Cancellation
     from wsengine.websocket.extensions import PerMessageDeflate
+    from wsengine.websocket.proxy import Proxy
     from wsengine.websocket.response import Response
     from wsengine.websocket.tls import Layer
     from wsengine.websocket.uri import WebSocketURI
@@ -102,7 +106,7 @@ def dial(uri: WebSocketURI, way: Way | None = None, *, headers: Headers = None, 
         OSError: the network failed, with errno; the text names host and port. `socket.gaierror` for the look-up,
             `ssl.SSLError` for TLS, of which `ssl.SSLCertVerificationError` is the server's certificate.
         InvalidHandshake: the server's answer is not an acceptable 101 (see `Handshake.feed`), or a redirect that cannot be
-            followed (`InvalidRedirect`).
+            followed (`InvalidRedirect`); or the proxy refused (`ProxyError`).
         HeadersError: the headers callable failed.
         ConfigurationError: an option is wrong, or credentials would go out in clear.
         Cancelled: the cancellation was called.
@@ -114,7 +118,7 @@ def dial(uri: WebSocketURI, way: Way | None = None, *, headers: Headers = None, 
     while True:
         handshake = Handshake(redirects.uri, redirects.headers, origin=origin, subprotocols=subprotocols,
                               user_agent_header=user_agent_header, compression=compression)
-        channel = _open(attempt, way, redirects)
+        channel = _open(attempt, way, redirects, user_agent_header)
         try:
             local = channel.sock.getsockname()
             accepted = channel.converse(handshake, "upgrade", "the sending of the upgrade request",
@@ -133,14 +137,20 @@ def dial(uri: WebSocketURI, way: Way | None = None, *, headers: Headers = None, 
                       accepted.deflate)
 
 
-def _open(attempt: Attempt, way: Way, redirects: Redirects) -> Channel:
-    """Connect, with TLS where the scheme says so."""
+def _open(attempt: Attempt, way: Way, redirects: Redirects, user_agent: str | None) -> Channel:
+    """Connect, past the proxy if there is one, with TLS where the scheme says so."""
     uri = redirects.uri
-    attempt.peer = uri.authority
-    if not (uri.secure or way.allow_plaintext_credentials or way.supplied or is_loopback(uri)):
+    proxy = way.proxy_for(uri)
+    attempt.peer = uri.authority if proxy is None else f"the proxy {proxy.authority}"
+    if not way.is_safe(uri, proxy):
         refuse_in_clear(uri, redirects.headers)
-    channel = Channel(attempt, *_connect(attempt, way, uri))
+    channel = Channel(attempt, *_connect(attempt, way, uri, proxy))
     try:
+        if proxy is not None:
+            if proxy.scheme == "https":
+                channel.begin_tls(way.proxy_context(), proxy.host, "the TLS handshake with the proxy")
+            pass_proxy(attempt, channel, proxy, uri, user_agent)
+            attempt.peer = uri.authority
         if way.sock is not None and not (uri.secure or way.allow_plaintext_credentials or is_local(channel.sock)):
             refuse_in_clear(uri, redirects.headers)
         if uri.secure:
@@ -151,7 +161,7 @@ def _open(attempt: Attempt, way: Way, redirects: Redirects) -> Channel:
     return channel
 
 
-def _connect(attempt: Attempt, way: Way, uri: WebSocketURI) -> tuple[socket.socket, Any]:
+def _connect(attempt: Attempt, way: Way, uri: WebSocketURI, proxy: Proxy | None) -> tuple[socket.socket, Any]:
     """Return the connected, non-blocking socket, and whereto."""
     if way.sock is not None:
         attempt.phase = "the sock callable"
@@ -160,4 +170,5 @@ def _connect(attempt: Attempt, way: Way, uri: WebSocketURI) -> tuple[socket.sock
     if way.unix is not None:
         attempt.peer = f"the Unix socket {way.unix!r}"
         return connect_unix(attempt, way.unix, way.socket_options), way.unix
-    return connect(attempt, resolve(attempt, uri.host, uri.port), way.socket_options)
+    host, port = (uri.host, uri.port) if proxy is None else (proxy.host, proxy.port)
+    return connect(attempt, resolve(attempt, host, port), way.socket_options)

@@ -54,7 +54,7 @@ SLAB = 2**18
 OPTIONS = ("path", "ws_timeout", "keepalive", "silence_pings", "pong_timeout", "headers", "telemetry_id", "concurrency",
            "transformer", "retry", "open_timeout", "close_timeout", "max_size", "write_limit", "subprotocols", "origin",
            "user_agent_header", "socket_options", "compression", "logger", "ssl", "server_hostname", "sock", "unix",
-           "process_exception", "allow_plaintext_credentials")
+           "process_exception", "allow_plaintext_credentials", "proxy", "proxy_ssl")
 #: What users of the ancestor, of gun and of other clients may write, and what it is called here.
 RENAMED = {
     "await_timeout": "open_timeout (seconds)", "connect_timeout": "open_timeout (seconds)", "timeout": "open_timeout",
@@ -68,7 +68,8 @@ RENAMED = {
     "max_demand": "Pipeline(processors=Processors(max_demand=...))", "max_queue": "Pipeline(max_queue=...)",
     "max_queue_bytes": "Pipeline(max_queue_bytes=...)", "overflow": "Pipeline(overflow=...)",
     "ssl_context": "ssl", "sslopt": "ssl=an ssl.SSLContext", "socket": "sock", "unix_socket": "unix", "uds": "unix",
-    "proxy": LATER, "on_upgrade": LATER, "frame_handler": LATER, "frame_handler_state": LATER,
+    "http_proxy_host": "proxy=a URL", "https_proxy": "proxy=a URL",
+    "on_upgrade": LATER, "frame_handler": LATER, "frame_handler_state": LATER,
 }
 
 
@@ -87,7 +88,7 @@ class WebSocketProducer(Producer):
         concurrency: how many connections, 1 to 1024; each gets the feed.
         transformer: (data, metadata) -> Message, called on the processor for each payload.
         retry: Backoff(...), or a callable on the RetryState that returns seconds, or None to give up.
-        open_timeout: for one attempt: DNS, TCP, TLS and the opening handshake together, redirects included.
+        open_timeout: for one attempt: DNS, TCP, proxy, TLS and the opening handshake together, redirects included.
         close_timeout: for the closing handshake.
         write_limit: bytes of messages that may wait to be sent on a connection; beyond, senders wait for room.
         max_size: bytes of a message at the most, not above the pipeline's max_queue_bytes; None for no limit but 4 GiB.
@@ -95,7 +96,8 @@ class WebSocketProducer(Producer):
         socket_options: SocketOptions(...), such as TCP keepalive and user time-out.
         compression: "deflate", or PerMessageDeflate(...), offers permessage-deflate (RFC 7692); None does not.
         logger: instead of "wsengine.connection".
-        ssl, server_hostname, sock, unix, allow_plaintext_credentials: by which way the server is reached; see `Way`.
+        ssl, server_hostname, sock, unix, proxy, proxy_ssl, allow_plaintext_credentials: by which way the server is
+            reached, each as for `wsengine.websocket.way.Way`. Without proxy=None the environment's proxy is taken.
             A socket given as `sock` serves one connection, and there is no attempt after it; a callable serves all.
         process_exception: (exception) -> None for another attempt, or the exception to end with, instead of
             `wsengine.process_exception`; called in the supervisor's thread, so it should return soon.
@@ -116,12 +118,14 @@ class WebSocketProducer(Producer):
                  compression: str | PerMessageDeflate | None = None, logger: logging.Logger | None = None,
                  ssl: SSLContext | None = None, server_hostname: str | None = None,
                  sock: Supply = None, unix: str | os.PathLike[str] | None = None,
+                 proxy: str | bool | None = True, proxy_ssl: SSLContext | None = None,
                  allow_plaintext_credentials: bool = False, process_exception: ProcessException = process_exception,
                  **unknown: object) -> None:
         reject_unknown("producer", unknown, OPTIONS, RENAMED)
         self.uri = parse_uri(url, path)
         self._way = Way(self.uri, ssl=ssl, server_hostname=server_hostname, sock=sock, unix=unix, path="producer.",
-                        socket_options=socket_options, allow_plaintext_credentials=allow_plaintext_credentials)
+                        socket_options=socket_options, proxy=proxy, proxy_ssl=proxy_ssl,
+                        allow_plaintext_credentials=allow_plaintext_credentials)
         function("producer.process_exception", process_exception, "(exception) -> None or an exception", optional=False)
         self._decide = process_exception if not self._way.serves_once else _no_other_attempt
         self.concurrency = whole("producer.concurrency", concurrency, minimum=1, maximum=1024)

@@ -19,7 +19,7 @@ from wsengine.errors import ConfigurationError
 if TYPE_CHECKING:
     from wsengine.websocket.uri import WebSocketURI
 
-__all__ = ["Supply", "check_sock", "check_unix", "is_local", "is_loopback", "take_sock"]
+__all__ = ["Supply", "check_sock", "check_unix", "is_local", "is_loopback", "is_loopback_address", "take_sock"]
 
 #: What the option `sock` takes: a connected socket, which serves once, or a callable that makes one for each attempt.
 Supply: TypeAlias = socket.socket | Callable[[], socket.socket] | None
@@ -98,7 +98,7 @@ def check_unix(path: str, value: object) -> str | None:
 def is_loopback(uri: WebSocketURI) -> bool:
     """Whether the host of a URI is this machine by its name: localhost (RFC 6761 §6.3), 127.0.0.0/8, or ::1."""
     host = uri.host.rstrip(".")
-    return host == "localhost" or host.endswith(".localhost") or _is_loopback_address(host)
+    return host == "localhost" or host.endswith(".localhost") or is_loopback_address(host)
 
 
 def is_local(sock: socket.socket) -> bool:
@@ -106,11 +106,12 @@ def is_local(sock: socket.socket) -> bool:
     if sock.family == getattr(socket, "AF_UNIX", None):
         return True
     with contextlib.suppress(OSError):
-        return _is_loopback_address(str(sock.getpeername()[0]))
+        return is_loopback_address(str(sock.getpeername()[0]))
     return False
 
 
-def _is_loopback_address(text: str) -> bool:
+def is_loopback_address(text: str) -> bool:
+    """Whether a text is a loopback address."""
     try:
         address = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
