@@ -12,6 +12,7 @@ from wsengine.pipeline.drain import StopResult
 from wsengine.pipeline.pipeline import Pipeline, all_running
 from wsengine.pipeline.processors import Processors
 from wsengine.pipeline.source import Inbox, Producer
+from wsengine.websocket.client import ClientConnection, connect
 from wsengine.websocket.connection import Connection
 from wsengine.websocket.extensions import PerMessageDeflate
 from wsengine.websocket.failures import process_exception
@@ -24,6 +25,7 @@ __all__ = [
     "HAVE_ZLIB",
     "Backoff",
     "CallerAcknowledger",
+    "ClientConnection",
     "Connection",
     "Failed",
     "Inbox",
@@ -39,6 +41,7 @@ __all__ = [
     "StopResult",
     "WebSocketProducer",
     "all_running",
+    "connect",
     "process_exception",
     "telemetry",
 ]

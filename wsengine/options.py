@@ -7,15 +7,16 @@ objects that take them (`Processors`, `WebSocketProducer`, `Backoff`, `Pipeline`
 from __future__ import annotations
 
 import difflib
+import logging
 import math
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from wsengine.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
-__all__ = ["boolean", "choice", "function", "number", "reject_unknown", "seconds", "text", "whole"]
+__all__ = ["boolean", "check_logger", "choice", "function", "number", "reject_unknown", "seconds", "text", "whole"]
 
 T = TypeVar("T", bound=str)
 
@@ -85,6 +86,13 @@ def function(path: str, value: object, signature: str, *, optional: bool = True)
     if not callable(value):
         raise ConfigurationError(path, value, f"give a callable {signature}" + (", or None" if optional else ""))
     return value
+
+
+def check_logger(path: str, value: object) -> logging.Logger | logging.LoggerAdapter[Any]:
+    """Check a logger; None takes that of connections."""
+    if value is not None and not isinstance(value, (logging.Logger, logging.LoggerAdapter)):
+        raise ConfigurationError(path, value, "give a logging.Logger")
+    return value or logging.getLogger("wsengine.connection")
 
 
 #: Of an option whose name is reserved.

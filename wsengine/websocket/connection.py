@@ -138,8 +138,12 @@ class Connection:
         The retry policy decides about the next generation. `close_timeout` bounds the wait for the server's Close.
         """
         number, text = check_close(code, reason)
-        self._outgoing.shut((ConnectionClosedOK if number in (1000, 1001) else ConnectionClosedError)(number, reason))
+        self._shut(number, reason)
         self._begin_close(self.epoch, number, text)
+
+    def _shut(self, code: int, reason: str) -> None:
+        """Nothing is sent any more behind our Close."""
+        self._outgoing.shut((ConnectionClosedOK if code in (1000, 1001) else ConnectionClosedError)(code, reason))
 
     def _why_full(self) -> str:
         """Why a sender finds no room, for the text of its error."""

@@ -30,7 +30,8 @@ class Events:
         loud: whether pings and pongs are told.
     """
 
-    def __init__(self, telemetry_id: str, pipeline: str, logger: logging.Logger, *, loud: bool = False) -> None:
+    def __init__(self, telemetry_id: str, pipeline: str, logger: logging.Logger | logging.LoggerAdapter[Any], *,
+                 loud: bool = False) -> None:
         self._loud = loud
         self._told_of_b = False
         self._names = {name: telemetry.connection_event(telemetry_id, name) for name in telemetry.CONNECTION_EVENTS}

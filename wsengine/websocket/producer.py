@@ -5,7 +5,6 @@ Here are validation and assembly. What the parts do: dialling (dial), the connec
 
 from __future__ import annotations
 
-import logging
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,7 @@ from wsengine.engine.ring import Parker, Ring
 from wsengine.engine.sender import Sender
 from wsengine.engine.threads import spawn
 from wsengine.errors import ConfigurationError
-from wsengine.options import LATER, boolean, function, reject_unknown, seconds, text, whole
+from wsengine.options import LATER, boolean, check_logger, function, reject_unknown, seconds, text, whole
 from wsengine.pipeline.source import Inbox, Producer
 from wsengine.websocket.connection import Connection
 from wsengine.websocket.dial import Dialed, dial
@@ -32,6 +31,7 @@ from wsengine.websocket.uri import parse_uri
 from wsengine.websocket.way import Way
 
 if TYPE_CHECKING:
+    import logging
     import os
     import threading
     from collections.abc import Callable, Sequence
@@ -158,9 +158,7 @@ class WebSocketProducer(Producer):
                   subprotocols=subprotocols, user_agent_header=user_agent_header)  # checks them now, not at an attempt
         self._way.check_headers(headers)
         self._way.prepare()
-        if logger is not None and not isinstance(logger, (logging.Logger, logging.LoggerAdapter)):
-            raise ConfigurationError("producer.logger", logger, "give a logging.Logger")
-        self._logger = logger or logging.getLogger("wsengine.connection")
+        self._logger = check_logger("producer.logger", logger)
         self.connections: tuple[Connection, ...] = ()
         self._threads: list[threading.Thread] = []
 

@@ -7,26 +7,21 @@ most one pending attempt, and each transition is told once. A slow telemetry hoo
 
 from __future__ import annotations
 
-import errno
-import os
 import time
 from collections import deque
-from ssl import SSLError
 from typing import TYPE_CHECKING
 
 from wsengine.errors import (
     ConfigurationError,
     ConnectionClosed,
-    ConnectionClosedError,
     ConnectionClosedOK,
     EngineError,
-    PayloadTooBig,
-    ProtocolError,
     RetriesExhausted,
 )
 from wsengine.websocket.deadline import Cancellation
 from wsengine.websocket.dialers import Dialers
 from wsengine.websocket.lifecycle import Event, State
+from wsengine.websocket.outcome import outcome
 from wsengine.websocket.sending import ending
 
 if TYPE_CHECKING:
@@ -280,28 +275,3 @@ class Supervisor:
         if connection._lifecycle.fire(Event.CLOSE) is State.CLOSING:
             connection._outgoing.shut(ConnectionClosedOK(1000, "the pipeline is stopping"))
             self._receiver.close(connection.index, connection.epoch, 1000)
-
-
-def outcome(note: Note, max_size: int, behind: BaseException | None = None) -> tuple[str, BaseException]:
-    """The telemetry event and the error for the way in which a connection ended; `behind` failed behind its pump."""
-    text = note.text.decode("utf-8", "replace")
-    if note.cause == "closed":
-        kind = ConnectionClosedOK if note.code in (1000, 1001) else ConnectionClosedError
-        return "disconnected", kind(note.code, text)
-    if note.cause == "failed":
-        if note.code == 1009:
-            return "failure", PayloadTooBig(note.detail, max_size)
-        return "failure", ProtocolError(note.code, text)
-    if note.cause == "error":
-        return "disconnected", OSError(note.error, os.strerror(note.error))
-    if note.cause == "idle":
-        return "timeout", TimeoutError(errno.ETIMEDOUT, "nothing was received for ws_timeout")
-    if note.cause == "pong":
-        return "timeout", TimeoutError(errno.ETIMEDOUT, "keepalive ping timeout")
-    if note.cause == "tls":
-        return "disconnected", SSLError(text)
-    if note.cause == "eof" and behind is not None:
-        return "disconnected", behind
-    if note.cause == "memory":
-        return "failure", MemoryError("no memory for a message")
-    return "disconnected", ConnectionClosedError(1006)
