@@ -18,7 +18,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from wsengine.testing import wire
-from wsengine.testing.tls import FeedSocket
+from wsengine.testing.tls import ServerSocket
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,7 +60,7 @@ class FeedConnection:
         context: ssl.SSLContext | None = None, compression: str | None = None,
     ) -> None:
         sock.setblocking(False)
-        self._tls = None if context is None else FeedSocket(sock, context)
+        self._tls = None if context is None else ServerSocket(sock, context)
         self._sock = self._tls or sock
         self._compression = compression
         self._claim, self._release = claim, release

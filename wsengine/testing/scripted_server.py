@@ -19,7 +19,7 @@ from typing import Any
 from wsengine.testing import wire
 from wsengine.testing.child import serve
 from wsengine.testing.feed_server import allow_many_files, listen
-from wsengine.testing.tls import server_context
+from wsengine.testing.tls import ServerSocket, server_context
 
 __all__ = ["ScriptedConnection", "ScriptedListener", "main"]
 
@@ -35,7 +35,8 @@ class ScriptedConnection:
     """Goes through a script on one connection. `run` belongs to its thread; `snapshot` may be called from any."""
 
     def __init__(self, index: int, sock: socket.socket, script: list[list[Any]], context: ssl.SSLContext | None) -> None:
-        self._sock = sock
+        self._plain = sock
+        self._sock: socket.socket | ServerSocket = sock  # the same, or TLS on it
         self._context = context
         self._script = script
         self._frames = wire.ClientFrames()
@@ -94,34 +95,27 @@ class ScriptedConnection:
     # -- TLS ----------------------------------------------------------------------------------------------------------
 
     def _begin_tls(self, context: ssl.SSLContext) -> None:
+        tls = ServerSocket(self._plain, context)
+        tls.tls.server_name = None  # type: ignore[attr-defined]  # `_note_name` sets it
         try:
-            tls = context.wrap_socket(self._sock, server_side=True, do_handshake_on_connect=False)
-            with self._lock:
-                self._sock = tls
-            tls.server_name = None  # type: ignore[attr-defined]  # `_note_name` sets it
             tls.do_handshake()
         except OSError as error:
             self._let_the_alert_arrive()
             raise _Ended(f"TLS handshake failed ({getattr(error, 'reason', None) or error})") from None
-        certificate: Any = tls.getpeercert() or {}
+        certificate: Any = tls.tls.getpeercert() or {}
         names = dict(pair for part in certificate.get("subject", ()) for pair in part)
         with self._lock:
-            self._record["tls"] = {"version": tls.version(), "alpn": tls.selected_alpn_protocol(),
-                                   "server_name": getattr(tls, "server_name", None), "client": names.get("commonName")}
+            self._sock = tls
+            self._record["tls"] = {"version": tls.tls.version(), "alpn": tls.tls.selected_alpn_protocol(),
+                                   "server_name": getattr(tls.tls, "server_name", None), "client": names.get("commonName")}
 
     def _let_the_alert_arrive(self) -> None:
         """A close with bytes unread would become RST, and take back the alert that says why the handshake failed."""
         with contextlib.suppress(OSError):
-            socket.socket.shutdown(self._sock, socket.SHUT_WR)
-            self._sock.settimeout(2)
-            while socket.socket.recv(self._sock, 65536):
+            self._plain.shutdown(socket.SHUT_WR)
+            self._plain.settimeout(2)
+            while self._plain.recv(65536):
                 pass
-
-    def _say_close_notify(self) -> None:
-        if isinstance(self._sock, ssl.SSLSocket):
-            self._sock.setblocking(False)
-            with contextlib.suppress(OSError):  # it also asks for the client's, which comes later or never
-                self._sock.unwrap()
 
     # -- steps, each named as in steps.py -----------------------------------------------------------------------------
 
@@ -204,9 +198,7 @@ class ScriptedConnection:
         self._do_cut(linger, "truncated", notify=False)
 
     def _do_cut(self, linger: float, ended: str = "cut", notify: bool = True) -> None:
-        if notify:
-            self._say_close_notify()
-        socket.socket.shutdown(self._sock, socket.SHUT_WR)  # that of SSLSocket would forget the keys, and read no more
+        (self._sock if notify else self._plain).shutdown(socket.SHUT_WR)  # that of TLS says close_notify before
         deadline = time.monotonic() + linger
         # A close with bytes unread would become RST, and take back what the client has not read yet.
         with contextlib.suppress(_Ended, OSError):

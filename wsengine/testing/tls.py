@@ -1,4 +1,4 @@
-"""TLS of the test servers: which certificate and bounds a server is given, and the non-blocking socket that the feed uses.
+"""TLS of the test servers: which certificate and bounds a server is given, and the socket they encrypt by.
 
 Here belongs what the two ends of the settings share: the object a test makes, and the context the server's process builds
 from it. What a server does on the connection stands with the server.
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Sequence
 
-__all__ = ["FeedSocket", "ServerTLS", "server_context", "tls_settings"]
+__all__ = ["ServerSocket", "ServerTLS", "server_context", "tls_settings"]
 
 VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 #: Bytes that the feed encrypts at a time: as much may wait, encrypted, for the kernel.
@@ -93,32 +93,37 @@ def server_context(settings: dict[str, Any]) -> ssl.SSLContext:
     return context
 
 
-class FeedSocket:
-    """The server's side of TLS on a non-blocking socket, with the methods of a socket that the feed calls.
+class ServerSocket:
+    """The server's side of TLS on a socket, blocking or not, with the methods of a socket that the servers call.
 
-    What `send` returns as taken is encrypted, and at most `ENCRYPTED_AT_ONCE` bytes of it wait here for the kernel: an
-    SSLSocket would want the same bytes again instead, while the feed may have a ping to send first. One thread uses it.
+    On a non-blocking one, what `send` returns as taken is encrypted, and at most `ENCRYPTED_AT_ONCE` bytes of it wait here
+    for the kernel; an SSLSocket would want the same bytes again instead, while the feed may have a ping to send first. Nor
+    can an SSLSocket say close_notify without a look at what has arrived, which fails where that is data. One thread uses it.
 
     Attributes:
+        tls: the SSLObject.
         unsent: whether encrypted bytes wait for the kernel; `flush` goes on with them.
     """
 
     def __init__(self, sock: socket.socket, context: ssl.SSLContext) -> None:
         self._sock = sock
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self.tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         self._rest = b""
         self._established = False
 
     def fileno(self) -> int:
         return self._sock.fileno()
 
+    def settimeout(self, seconds: float | None) -> None:
+        self._sock.settimeout(seconds)
+
     def setsockopt(self, *arguments: Any) -> None:
         self._sock.setsockopt(*arguments)
 
     def pending(self) -> int:
         """Bytes that `recv` returns without the kernel."""
-        return self._tls.pending() or self._incoming.pending
+        return self.tls.pending() or self._incoming.pending
 
     @property
     def unsent(self) -> bool:
@@ -134,43 +139,56 @@ class FeedSocket:
                 return False
         return True
 
+    def do_handshake(self) -> None:
+        """Make the handshake, on a blocking socket. Raises OSError if it fails; the alert that says why is sent then."""
+        self._step(0)
+
     def recv(self, size: int) -> bytes:
         """What has arrived, b"" at the end. Raises BlockingIOError if nothing has, OSError if TLS fails."""
+        try:
+            return self._step(size)
+        except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
+            return b""
+
+    def _step(self, size: int) -> bytes:
+        """The handshake, if it is not done, and a read of what follows, if anything is to be read."""
         while True:
             try:
-                return self._step(size)
+                if not self._established:
+                    self.tls.do_handshake()
+                    self._established = True
+                    self.flush()
+                return self.tls.read(size) if size else b""
             except ssl.SSLWantReadError:
                 self.flush()
-                data = self._sock.recv(size)
-                if not data:
-                    return b""
-                self._incoming.write(data)
-            except ssl.SSLZeroReturnError:
-                return b""
+                data = self._sock.recv(max(size, 16_384))
+                if data:
+                    self._incoming.write(data)
+                else:
+                    self._incoming.write_eof()
             except ssl.SSLError:
                 with contextlib.suppress(OSError):
                     self.flush()  # the alert that says why
                 raise
 
-    def _step(self, size: int) -> bytes:
-        if not self._established:
-            self._tls.do_handshake()
-            self._established = True
-            self.flush()
-        return self._tls.read(size)
-
     def send(self, data: bytes | memoryview) -> int:
         """Encrypt and send; how many bytes were taken. Raises BlockingIOError while older ones wait for the kernel."""
         if not self.flush():
             raise BlockingIOError
-        taken = self._tls.write(data[:ENCRYPTED_AT_ONCE]) if len(data) else 0
+        taken = self.tls.write(data[:ENCRYPTED_AT_ONCE]) if len(data) else 0
         self.flush()
         return taken
+
+    def sendall(self, data: bytes) -> None:
+        """Send all of it, on a blocking socket."""
+        rest = memoryview(data)
+        while rest:
+            rest = rest[self.send(rest):]
 
     def shutdown(self, how: int) -> None:
         """Say close_notify, then FIN."""
         with contextlib.suppress(ssl.SSLError):
-            self._tls.unwrap()
+            self.tls.unwrap()
         self.flush()
         self._sock.shutdown(how)
 

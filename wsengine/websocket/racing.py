@@ -117,7 +117,11 @@ def _finish(sock: socket.socket) -> None:
     number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     if number:
         raise OSError(number, os.strerror(number))
-    if sock.getsockname() == sock.getpeername():
+    try:
+        itself = sock.getsockname() == sock.getpeername()
+    except OSError as error:  # reset between the two calls: it is not connected any more, and the cause is taken
+        raise OSError(errno.ECONNRESET, os.strerror(errno.ECONNRESET)) from error
+    if itself:
         # TCP's simultaneous open: a dial to a free local port can be given that very port as its source.
         raise OSError(errno.ECONNREFUSED, "connected to itself; nobody listens on this port")
 
