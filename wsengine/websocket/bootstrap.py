@@ -198,8 +198,8 @@ class Bootstrap:
                                  "bytes), or Fail(reason)")
         for one in result:  # all of them, before any is sent
             if not isinstance(one, (str, bytes)):
-                raise BootstrapError(f"on_upgrade returned a list with {type(one).__name__} in it; its frames are str (text) "
-                                     "or bytes")
+                raise BootstrapError(f"on_upgrade returned a list with {type(one).__name__} in it; a frame is str (text) or "
+                                     "bytes (binary)")
         upgrade.send(result)
 
 
