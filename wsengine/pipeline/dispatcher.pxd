@@ -46,6 +46,7 @@ cdef class Dispatcher:
     cdef Course course
     cdef list frames
     cdef Session working             # its handler is running, or what it wanted is being done
+    cdef list emission               # messages that the frame in hand has emitted, until they are delivered
     cdef bint untold                 # a session has drops that are not told yet
     cdef Py_ssize_t wanted           # messages that room is awaited for
     cdef int64_t wanted_size         # bytes likewise
@@ -57,6 +58,7 @@ cdef class Dispatcher:
     cdef bint claim(self)
     cdef bint handle(self)
     cdef bint dispatch(self, Message frame)
+    cdef object ask(self, Message frame, object state)
     cdef Session session_of(self, Message frame)
     cdef break_session(self, Session session, object error)
     cdef list make(self, Message frame, object payloads)

@@ -147,43 +147,47 @@ cdef class Dispatcher:
     cdef bint dispatch(self, Message frame):
         """Have the handler see one message, and do what it wants; False if the pipeline was closed meanwhile."""
         cdef Session session = self.session_of(frame)
-        cdef list messages
-        cdef object outcome, error = None
+        cdef object outcome
+        cdef bint done
         if session.broken:
             session.dropped += 1
             self.course.dropped += 1
             self.untold = True
-            self.working = None
-            return self.deliver(frame, None)
-        self.working = session
+            done = self.deliver(frame, None)
+        else:
+            self.working = session
+            outcome = self.ask(frame, session.state)
+            if isinstance(outcome, Emit):
+                session.state = (<Emit>outcome).state
+                done = self.deliver(frame, self.emission)
+                self.emission = None
+                if done and (<Emit>outcome).replies:
+                    self.settle_replies(session, (<Emit>outcome).replies)
+            elif isinstance(outcome, Skip):
+                session.state = (<Skip>outcome).state
+                done = self.deliver(frame, None)
+                if done and (<Skip>outcome).replies:
+                    self.settle_replies(session, (<Skip>outcome).replies)
+            else:
+                session.broken = True
+                done = self.deliver(frame, None)
+                self.break_session(session, outcome)
+        self.working = None
+        return done
+
+    cdef object ask(self, Message frame, object state):
+        """What the handler says to a message: an Emit, whose messages are made then, a Skip, or the failure as an error."""
+        cdef object outcome
         try:
             if frame.verdict is not None:
                 raise MemoryError("no memory for the payload")
-            outcome = judged(self.course.handler.function(frame.payload, session.state))
-            messages = None
+            outcome = judged(self.course.handler.function(frame.payload, state))
             if isinstance(outcome, Emit):
-                messages = self.make(frame, (<Emit>outcome).payloads)
+                self.emission = self.make(frame, (<Emit>outcome).payloads)
         except BaseException as raised:
             self.crew.log_failure("frame_handler", raised)
-            error = FrameHandlerError(f"it raised {type(raised).__name__}")
-            error.__cause__ = raised
-            outcome = messages = None
-        if isinstance(outcome, Fail):
-            error = FrameHandlerError((<Fail>outcome).reason)
-        if error is not None:
-            session.broken = True
-            done = self.deliver(frame, None)
-            self.break_session(session, error)
-            self.working = None
-            return done
-        session.state = (<Emit>outcome).state if isinstance(outcome, Emit) else (<Skip>outcome).state
-        if not self.deliver(frame, messages):
-            return False
-        replies = (<Emit>outcome).replies if isinstance(outcome, Emit) else (<Skip>outcome).replies
-        if replies:
-            self.settle_replies(session, replies)
-        self.working = None
-        return True
+            return caused(f"it raised {type(raised).__name__}", raised)
+        return FrameHandlerError((<Fail>outcome).reason) if isinstance(outcome, Fail) else outcome
 
     cdef Session session_of(self, Message frame):
         """The session of a message; a new generation begins one."""
@@ -201,9 +205,7 @@ cdef class Dispatcher:
             session.state = self.course.handler.new_state()
         except BaseException as raised:
             self.crew.log_failure("frame_handler_state", raised)
-            error = FrameHandlerError(f"frame_handler_state raised {type(raised).__name__}")
-            error.__cause__ = raised
-            self.break_session(session, error)
+            self.break_session(session, caused(f"frame_handler_state raised {type(raised).__name__}", raised))
         return session
 
     cdef break_session(self, Session session, object error):
@@ -218,9 +220,7 @@ cdef class Dispatcher:
             self.course.mute += self.course.handler.sessions.reply(session.index, session.epoch, replies)
         except BaseException as raised:
             self.crew.log_failure("a reply of frame_handler", raised)
-            error = FrameHandlerError(f"a reply could not be sent: {type(raised).__name__}")
-            error.__cause__ = raised
-            self.break_session(session, error)
+            self.break_session(session, caused(f"a reply could not be sent: {type(raised).__name__}", raised))
 
     def tell_drops(self) -> None:
         """Tell what was dropped behind failures since the last call; before it waits, and before a new generation."""
@@ -382,6 +382,12 @@ cdef class Dispatcher:
                 self.crew.account.c.release(1, 0)
                 count += 1
         return count
+
+
+cdef object caused(str reason, object error):
+    failure = FrameHandlerError(reason)
+    failure.__cause__ = error
+    return failure
 
 
 cdef Message transformed(object transformer, object payload, dict metadata):
