@@ -321,7 +321,7 @@ ENDINGS = {
     "text that is not UTF-8": ([steps.frame(TEXT, b"\xff")], ProtocolError, "1007", b"\x03\xef"),
     "a large message": ([steps.binary(bytes(2000))], PayloadTooBig, "over max_size=1000", b"\x03\xf1"),
     "an end": ([steps.cut()], ConnectionClosedError, "1006", None),
-    "a reset": ([steps.reset()], OSError, "during on_upgrade", None),
+    "a reset": ([steps.reset()], OSError, "during the on_upgrade hook", None),
 }
 
 
