@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import struct
 import threading
 import time
@@ -22,6 +23,7 @@ from wsengine import (
     WebSocketProducer,
     telemetry,
 )
+from wsengine.engine import tls as engine_tls
 from wsengine.testing import Collector, ScriptedServer, build_server_frame, capture, steps
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
@@ -189,6 +191,29 @@ def test_c20_nothing_that_arrives_during_the_bootstrap_is_lost_doubled_or_out_of
     assert [(m.seq, m.data) for m in messages] == [
         (seq, data) for seq, data in enumerate(PAYLOADS) if not (reads and data == b"ack")]
     assert [frame.payload for frame in record.frames if frame.opcode == PONG] == [b"?"], "answered once"
+
+
+@pytest.mark.parametrize("path", ["A", "B"])
+def test_a_bootstrap_over_tls_hands_everything_on(path, certificates, monkeypatch):
+    """What TLS has decrypted and the hook has not asked for travels with the connection."""
+    if path == "B":
+        monkeypatch.setenv(engine_tls.FORCED, "B")
+    elif reason := engine_tls.why_not(ssl.create_default_context()):
+        pytest.skip(f"no path A here: {reason}")
+    payloads = [b"%d" % number * 300 for number in range(300)]
+    wire = b"".join(text(payload) for payload in [*payloads[:5], b"ack", *payloads[5:]])
+
+    def hook(upgrade):
+        upgrade.send("subscribe")
+        upgrade.wait_for(lambda payload: payload == b"ack")
+
+    script = [steps.accept(glued=wire[:700]), steps.receive(1), steps.send(wire[700:]), SERVE]
+    with ScriptedServer([script], tls=certificates.server()) as server:
+        with Collector(producer(server.url, hook, ssl=certificates.context())) as pipeline:
+            messages = pipeline.wait(300)
+            assert pipeline._wsengine_producers[0].connections[0].tls_path == path
+    assert [m.data for m in messages] == payloads
+    assert [m.seq for m in messages] == [*range(5), *range(6, 301)]
 
 
 def test_a_ping_is_answered_while_the_hook_waits():
