@@ -154,6 +154,49 @@ def test_generations_pass_the_handler_one_after_the_other_each_whole():
     assert [(m.epoch, m.seq) for m in messages] == [(life + 1, n) for life in range(4) for n in range(500)]
 
 
+# ------------------------------------------------------------------------------------------------------ session markers
+
+
+def shown(messages):
+    return [(m.epoch, "marker" if m.marker else m.data) for m in messages]
+
+
+@pytest.mark.parametrize("handler", [None, lambda payload, state: Emit([payload], state)], ids=["alone", "with a handler"])
+def test_a_marker_stands_ahead_of_each_generation_in_order(handler):
+    """Reference W-32."""
+    scripts = [[steps.accept(), send(b"a", b"b"), steps.cut()], [steps.accept(), steps.cut()],
+               [steps.accept(), send(b"c"), SERVE]]
+    with ScriptedServer(scripts) as server:
+        with Collector(producer(server.url, handler, session_markers=True)) as pipeline:
+            messages = pipeline.wait(5)
+            connection = pipeline._wsengine_producers[0].connections[0]
+        assert shown(messages) == [(1, "marker"), (1, b"a"), (1, b"b"), (3, "marker"), (3, b"c")]
+        [first, _, _, second, _] = messages
+        assert (second.data, second.opcode, second.seq, second.connection_index) == (None, 0, 0, 0)
+        assert second.connection is connection
+        assert second.metadata["epoch"] == 3
+        assert first.received_ns < second.received_ns
+        assert pipeline.stop().successful == 5
+
+
+def test_a_marker_passes_the_transformer_and_stands_though_the_first_message_is_skipped_or_fails():
+    def handler(payload, state):
+        return Fail("no") if payload == b"bad" else Skip(state) if payload == b"skip" else Emit([payload], state)
+
+    scripts = [[steps.accept(), send(b"bad", b"worse"), SERVE], [steps.accept(), send(b"skip", b"x"), SERVE]]
+    with ScriptedServer(scripts) as server:
+        feed = producer(server.url, handler, session_markers=True, transformer=lambda data, metadata: Message(data * 2))
+        with Collector(feed) as pipeline:
+            assert shown(pipeline.wait(3)) == [(1, "marker"), (2, "marker"), (2, b"xx")]
+
+
+def test_without_the_option_there_is_no_marker():
+    with ScriptedServer([[steps.accept(), send(b"x"), SERVE]]) as server:
+        with Collector(WebSocketProducer(server.url)) as pipeline:
+            assert shown(pipeline.wait(1)) == [(1, b"x")]
+    assert not Message(b"by hand").marker
+
+
 # ------------------------------------------------------------------------------------------------------------- failures
 
 
@@ -466,6 +509,7 @@ async def coroutine(payload, state):
     ({"frame_handler_state": {}}, "producer.frame_handler_state", "give a frame_handler, too"),
     ({"frame_handler": boom, "frame_handler_state": threading.Lock()}, "producer.frame_handler_state", "give a callable"),
     ({"frame_handler": boom, "frame_handler_state": coroutine}, "producer.frame_handler_state", "without async"),
+    ({"session_markers": 1}, "producer.session_markers", "True or False"),
     ({"on_message": boom}, "producer.on_message", "use frame_handler"),
     ({"on_open": boom}, "producer.on_open", "use on_upgrade"),
 ])

@@ -19,6 +19,7 @@ cdef enum:
 cdef class Session:            # one connection, in the generation that its messages have come to
     cdef uint32_t index, epoch
     cdef object state          # the handler's; None once broken
+    cdef bint marked           # its marker has been delivered, or none is wanted
     cdef bint broken           # the handler failed: the rest of the generation is dropped
     cdef uint64_t dropped      # so many, and not told yet
 
@@ -27,6 +28,7 @@ cdef class Course:             # one ring with its handler
     cdef object origin         # knows the ring's connections
     cdef FrameHandler handler
     cdef object transformer    # or None
+    cdef bint markers          # each generation begins with a message that says so
     cdef dict sessions         # of Session by index
     # figures, read by anyone; `dropped` behind a failure, `mute` replies whose generation was over
     cdef uint64_t taken, emitted, dropped, mute
@@ -65,5 +67,7 @@ cdef class Dispatcher:
     cdef Message make_one(self, Message frame, object payload)
     cdef bint fits(self, Py_ssize_t messages, int64_t size) noexcept
     cdef bint await_room(self, Py_ssize_t messages, int64_t size)
-    cdef bint deliver(self, Message frame, list messages)
+    cdef bint deliver(self, Session session, Message frame, list messages)
+    cdef Message marker(self, Message frame)
+    cdef Message place(self, Message message, Message frame)
     cdef settle_replies(self, Session session, object replies)

@@ -26,6 +26,9 @@ cdef int64_t SLICE_NS = 1000000000       # it looks up once a second, whatever b
 cdef double ROOM_SLICE = 0.02            # the same of a wait for room: not everybody who releases notifies
 
 
+cdef Emit HAND_ON = Emit((), None)
+
+
 cdef class Session:
     """One connection as its frame handler knows it."""
 
@@ -33,11 +36,12 @@ cdef class Session:
 cdef class Course:
     """One ring, whose messages a frame handler sees."""
 
-    def __cinit__(self, Ring ring not None, origin, FrameHandler handler not None, transformer):
+    def __cinit__(self, Ring ring not None, origin, FrameHandler handler not None, transformer, bint markers):
         self.ring = ring
         self.origin = origin
         self.handler = handler
         self.transformer = transformer
+        self.markers = markers
         self.sessions = {}
 
 
@@ -63,9 +67,10 @@ cdef class Dispatcher:
         del self.ending
         del self.closed
 
-    def add_ring(self, Ring ring, origin, FrameHandler handler, transformer=None) -> None:
-        """Take a ring, whose parker is this one's; `origin` knows its connections. Before anything starts."""
-        self.courses.append(Course(ring, origin, handler, transformer))
+    def add_ring(self, Ring ring, origin, FrameHandler handler, transformer=None, bint markers=False) -> None:
+        """Take a ring, whose parker is this one's; `origin` knows its connections. With `markers` each generation of a
+        connection begins with a message that says so. Before anything starts."""
+        self.courses.append(Course(ring, origin, handler, transformer, markers))
 
     # --------------------------------------------------------------------------------------------------------- the loop
 
@@ -153,24 +158,24 @@ cdef class Dispatcher:
             session.dropped += 1
             self.course.dropped += 1
             self.untold = True
-            done = self.deliver(frame, None)
+            done = self.deliver(session, frame, None)
         else:
             self.working = session
             outcome = self.ask(frame, session.state)
             if isinstance(outcome, Emit):
                 session.state = (<Emit>outcome).state
-                done = self.deliver(frame, self.emission)
+                done = self.deliver(session, frame, self.emission)
                 self.emission = None
                 if done and (<Emit>outcome).replies:
                     self.settle_replies(session, (<Emit>outcome).replies)
             elif isinstance(outcome, Skip):
                 session.state = (<Skip>outcome).state
-                done = self.deliver(frame, None)
+                done = self.deliver(session, frame, None)
                 if done and (<Skip>outcome).replies:
                     self.settle_replies(session, (<Skip>outcome).replies)
             else:
                 session.broken = True
-                done = self.deliver(frame, None)
+                done = self.deliver(session, frame, None)
                 self.break_session(session, outcome)
         self.working = None
         return done
@@ -181,6 +186,9 @@ cdef class Dispatcher:
         try:
             if frame.verdict is not None:
                 raise MemoryError("no memory for the payload")
+            if self.course.handler.function is None:
+                self.emission = [self.make_one(frame, frame.payload)]
+                return HAND_ON
             outcome = judged(self.course.handler.function(frame.payload, state))
             if isinstance(outcome, Emit):
                 self.emission = self.make(frame, (<Emit>outcome).payloads)
@@ -199,6 +207,7 @@ cdef class Dispatcher:
         session = Session.__new__(Session)
         session.index = frame.connection_index
         session.epoch = frame.epoch
+        session.marked = not self.course.markers
         self.course.sessions[frame.connection_index] = session
         self.working = session
         try:
@@ -264,16 +273,27 @@ cdef class Dispatcher:
                 verdict = Failed(error, error)
         if message.holder is not None or message.acked:
             raise TypeError("frame_handler emitted a Message that is in a pipeline already, or twice; make a new one")
-        message.holder = self
         if verdict is not None:
             message.set_verdict(verdict)
+        message.charged = charge_of(message.payload, frame.charged)
+        return self.place(message, frame)
+
+    cdef Message marker(self, Message frame):
+        """What says that a generation begins: no data and no opcode, ahead of the generation's first message."""
+        cdef Message message = self.place(Message.__new__(Message), frame)
+        message.opcode = 0
+        message.charged = 0
+        return message
+
+    cdef Message place(self, Message message, Message frame):
+        """Put a message in the queue's hands, as one from where the frame came from."""
+        message.holder = self
         message.seq = frame.seq
         message.received_ns = frame.received_ns
         message.connection_index = frame.connection_index
         message.epoch = frame.epoch
         message.opcode = frame.opcode
         message.origin = frame.origin
-        message.charged = charge_of(message.payload, frame.charged)
         return message
 
     cdef bint fits(self, Py_ssize_t messages, int64_t size) noexcept:
@@ -298,12 +318,15 @@ cdef class Dispatcher:
             self.crew.ask(-1)
         return not self.closed.load(memory_order_acquire)
 
-    cdef bint deliver(self, Message frame, list messages):
+    cdef bint deliver(self, Session session, Message frame, list messages):
         """Queue what was emitted for a frame, and pass its charge on; then the frame is done. False if it is no longer ours."""
         cdef Message message
-        cdef Py_ssize_t count = 0 if messages is None else len(messages)
+        cdef Py_ssize_t count
         cdef uint64_t size = 0
         cdef int64_t more
+        if not session.marked:
+            messages = [self.marker(frame), *(messages or ())]
+        count = 0 if messages is None else len(messages)
         if count:
             for message in messages:
                 size += message.charged
@@ -319,6 +342,7 @@ cdef class Dispatcher:
             self.at += 1
             if count:
                 self.queue.extend(messages)
+        session.marked = True
         if count:
             self.course.emitted += count
             self.crew.parker.c.notify()

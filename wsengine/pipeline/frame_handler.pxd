@@ -18,7 +18,7 @@ cdef class Fail:
     cdef readonly object state
 
 cdef class FrameHandler:
-    cdef readonly object function     # (payload, state) -> result
+    cdef readonly object function     # (payload, state) -> result; None hands everything on
     cdef readonly object initial      # the state given, or a callable that makes one
     cdef readonly object sessions     # who owns the connections
     cdef object new_state(self)

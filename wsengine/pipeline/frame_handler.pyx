@@ -116,7 +116,7 @@ cdef class FrameHandler:
     """A frame handler with what belongs to it. Constant, so safe to share.
 
     Args:
-        function: (payload, state) -> result.
+        function: (payload, state) -> result; None hands every payload on, where only markers are wanted.
         initial: what each generation of a connection begins with: a callable is called for it, anything else is copied
             deeply.
         sessions: who owns the connections: `reply(index, epoch, frames)` sends, and returns how many could not be sent as

@@ -60,10 +60,10 @@ LARGEST = 2**32 - 1
 SLAB = 2**18
 
 OPTIONS = ("path", "ws_timeout", "keepalive", "silence_pings", "pong_timeout", "headers", "telemetry_id", "concurrency",
-           "transformer", "on_upgrade", "frame_handler", "frame_handler_state", "retry", "open_timeout", "close_timeout",
-           "max_size", "write_limit", "subprotocols", "origin", "user_agent_header", "socket_options", "compression",
-           "logger", "ssl", "server_hostname", "sock", "unix", "process_exception", "allow_plaintext_credentials",
-           "proxy", "proxy_ssl")
+           "transformer", "on_upgrade", "frame_handler", "frame_handler_state", "session_markers", "retry", "open_timeout",
+           "close_timeout", "max_size", "write_limit", "subprotocols", "origin", "user_agent_header", "socket_options",
+           "compression", "logger", "ssl", "server_hostname", "sock", "unix", "process_exception",
+           "allow_plaintext_credentials", "proxy", "proxy_ssl")
 #: What users of the ancestor, of gun and of other clients may write, and what it is called here.
 RENAMED = {
     "await_timeout": "open_timeout (seconds)", "connect_timeout": "open_timeout (seconds)", "timeout": "open_timeout",
@@ -105,6 +105,8 @@ class WebSocketProducer(Producer):
             it raises fails the connection.
         frame_handler_state: the state that each generation of each connection begins with: a callable is called to make
             it, anything else is copied deeply.
+        session_markers: True puts a Message with `marker` True and no data ahead of the first message of each generation of
+            each connection. With several processors the order ends where they claim, as for all messages.
         retry: Backoff(...), or a callable on the RetryState that returns seconds, or None to give up.
         open_timeout: for one attempt: DNS, TCP, proxy, TLS and the opening handshake together, redirects included.
         close_timeout: for the closing handshake.
@@ -132,6 +134,7 @@ class WebSocketProducer(Producer):
                  transformer: Callable[[Any, dict[str, Any]], Message] | None = None,
                  on_upgrade: Callable[[Upgrade], object] | None = None,
                  frame_handler: Callable[[bytes, Any], FrameResult] | None = None, frame_handler_state: Any = None,
+                 session_markers: bool = False,
                  retry: RetryPolicy | None = None,
                  open_timeout: float | None = 10.0, close_timeout: float = 5.0, max_size: int | None = 2**20,
                  write_limit: int = 2**20, subprotocols: Sequence[str] | None = None, origin: str | None = None,
@@ -171,6 +174,7 @@ class WebSocketProducer(Producer):
         self._on_upgrade = on_upgrade
         self._frame_handler = frame_handler
         self._frame_handler_state = frame_handler_state
+        self._session_markers = boolean("producer.session_markers", session_markers)
         self._retry = check_retry(retry if retry is not None else Backoff())
         if self._way.serves_once and self.concurrency > 1:
             raise ConfigurationError("producer.sock", sock, "one socket serves one connection: concurrency=1, or a callable")
@@ -208,7 +212,8 @@ class WebSocketProducer(Producer):
         self._name = f"wsengine:{host.name}:producer_{host.index}"
         account = host.account
         slab = min(SLAB, max(4096, 1 << (account.max_bytes // 8).bit_length() - 1 if account.max_bytes >= 8 else 4096))
-        dispatcher = self._dispatcher = host.open_dispatcher() if self._frame_handler is not None else None
+        dispatched = self._frame_handler is not None or self._session_markers
+        dispatcher = self._dispatcher = host.open_dispatcher() if dispatched else None
         ring = Ring(max(account.max_messages, 2), account, host.parker if dispatcher is None else dispatcher.parker,
                     slab_bytes=slab)
         self._most_kept = account.max_bytes
@@ -226,12 +231,12 @@ class WebSocketProducer(Producer):
             self._name, self.connections, parker, self._receiver, self._timer, self._events, self._timing, self._dial,
             lambda error: host.finished(self, error), (account.max_messages, account.max_bytes))
         origin = Origin(self.connections)
-        if dispatcher is None or self._frame_handler is None:
+        if dispatcher is None:
             host.add_ring(ring, origin, self._transformer)
         else:
             sessions = ProducerSessions(self.connections, self._supervisor)
             dispatcher.add_ring(ring, origin, FrameHandler(self._frame_handler, self._frame_handler_state, sessions),
-                                self._transformer)
+                                self._transformer, self._session_markers)
 
     def _abandon(self, index: int, epoch: int) -> None:
         """A message was begun and will not be completed: nothing can follow it."""
