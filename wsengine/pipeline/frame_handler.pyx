@@ -6,6 +6,7 @@ ancestor, ("emit", payloads, state), ("skip", state), ("error", reason, state), 
 (reference §2.2, W-23). Texts of errors never hold a payload.
 """
 import copy
+from typing import Any
 
 cimport cython
 
@@ -57,6 +58,10 @@ cdef class Fail:
 
     def __repr__(self):
         return f"<Fail {type(self.reason).__name__}>"
+
+
+#: What a frame handler returns.
+FrameResult = Emit | Skip | Fail | tuple[Any, ...]
 
 
 cdef str sized(value):
