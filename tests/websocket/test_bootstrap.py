@@ -216,6 +216,31 @@ def test_a_bootstrap_over_tls_hands_everything_on(path, certificates, monkeypatc
     assert [m.seq for m in messages] == [*range(5), *range(6, 301)]
 
 
+@pytest.mark.parametrize("fragment", [None, 3], ids=["in one frame", "in fragments"])
+def test_a_bootstrap_of_compressed_messages_leaves_the_reader_all_that_later_ones_refer_to(fragment):
+    """With context takeover a message may refer back to the acknowledgement, which the pipeline does not get."""
+    words = [f"the same words again and again, for the {number}. time" for number in range(20)]
+
+    def hook(upgrade):
+        assert upgrade.wait_for(lambda payload: payload.endswith(b" 3. time")) == words[3].encode()
+        assert upgrade.recv() == words[0].encode()
+
+    script = [steps.accept_deflate(), *(steps.compressed(one, fragment) for one in words[:10]), steps.text("plain"),
+              *(steps.compressed(one, fragment) for one in words[10:]), SERVE]
+    with ScriptedServer([script]) as server:
+        with Collector(producer(server.url, hook, compression="deflate")) as pipeline:
+            messages = pipeline.wait(19)
+    expected = [*enumerate(words[:10]), (10, "plain"), *enumerate(words[10:], 11)]
+    assert [(m.seq, m.text) for m in messages] == [one for one in expected if one[0] not in (0, 3)]
+
+
+def test_a_compressed_message_that_would_become_too_large_is_not_inflated_further_in_the_bootstrap():
+    script = [steps.accept_deflate(), steps.compressed(bytes(2**20)), SERVE]
+    reason, _ = failed_attempt(script, lambda upgrade: upgrade.recv() and None, max_size=10_000, compression="deflate")
+    assert type(reason) is PayloadTooBig
+    assert "over max_size=10000" in str(reason)
+
+
 def test_a_ping_is_answered_while_the_hook_waits():
     with ScriptedServer([[steps.accept(), steps.ping(b"now"), steps.serve(0.3), steps.text("ack"), SERVE]]) as server:
         with Collector(producer(server.url, lambda upgrade: upgrade.recv() and None)), capture(*EVENTS):
@@ -344,6 +369,7 @@ ENDINGS = {
     "a Close without a code": ([steps.close(None)], ConnectionClosedError, "1005", b""),
     "a broken frame": ([steps.frame(TEXT, b"x", masked=True)], ProtocolError, "masked frame", b"\x03\xea"),
     "text that is not UTF-8": ([steps.frame(TEXT, b"\xff")], ProtocolError, "1007", b"\x03\xef"),
+    "what is not DEFLATE": ([steps.frame(BINARY, b"\xff\xff\xff", rsv=4)], ProtocolError, "not DEFLATE", b"\x03\xef"),
     "a large message": ([steps.binary(bytes(2000))], PayloadTooBig, "over max_size=1000", b"\x03\xf1"),
     "an end": ([steps.cut()], ConnectionClosedError, "1006", None),
     "a reset": ([steps.reset()], OSError, "during the on_upgrade hook", None),
@@ -354,7 +380,9 @@ ENDINGS = {
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_a_connection_that_ends_in_the_bootstrap_fails_the_attempt_with_its_own_cause(ending, hook):
     script, kind, shown, answer = ENDINGS[ending]
-    reason, record = failed_attempt([steps.accept(), *script, SERVE], hook, max_size=1000)
+    accept = steps.accept_deflate() if "DEFLATE" in ending else steps.accept()
+    options = {"compression": "deflate"} if "DEFLATE" in ending else {}
+    reason, record = failed_attempt([accept, *script, SERVE], hook, max_size=1000, **options)
     assert type(reason) is kind or issubclass(type(reason), kind)
     assert shown in str(reason)
     closes = [frame.payload for frame in record.frames if frame.opcode == CLOSE]
