@@ -1,9 +1,10 @@
 # The design page of dispatcher: the thread that sees messages in order before they fan out to the processors.
 #
 # Belongs here: claiming from the rings of producers with a frame handler, calling it, and handing on what it emits, with the
-# account's charge. Does not: what a result means (frame_handler), how messages are made of descriptors (materialiser),
-# connections (they are numbers here; FrameHandler.sessions owns them). There is one dispatcher in a pipeline, or none; it
-# belongs to its thread, but for what is marked. It outlives its thread: another one goes on where the first died.
+# account's charge. Does not: what a result means (frame_handler), how messages are made, of descriptors (materialiser) and of
+# what was emitted (emission), nor connections, which are numbers here: FrameHandler.sessions owns them. There is one
+# dispatcher in a pipeline, or none; it belongs to its thread, but for what is marked. It outlives its thread: another one
+# goes on where the first died.
 cimport cython
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libcpp.atomic cimport atomic
@@ -63,11 +64,7 @@ cdef class Dispatcher:
     cdef object ask(self, Message frame, object state)
     cdef Session session_of(self, Message frame)
     cdef break_session(self, Session session, object error)
-    cdef list make(self, Message frame, object payloads)
-    cdef Message make_one(self, Message frame, object payload)
     cdef bint fits(self, Py_ssize_t messages, int64_t size) noexcept
     cdef bint await_room(self, Py_ssize_t messages, int64_t size)
     cdef bint deliver(self, Session session, Message frame, list messages)
-    cdef Message marker(self, Message frame)
-    cdef Message place(self, Message message, Message frame)
     cdef settle_replies(self, Session session, object replies)

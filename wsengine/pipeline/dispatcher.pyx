@@ -12,13 +12,13 @@ account may be over its bound by what one frame emits, and never for longer than
 from collections import deque
 
 from wsengine.errors import EngineError, FrameHandlerError
-from wsengine.message import Failed
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libcpp.atomic cimport atomic, memory_order_acquire, memory_order_release
 from wsengine.engine.ring cimport CAccount, Descriptor, Parker, Ring, SlabPool
 from wsengine.message cimport Message
 from wsengine.pipeline.crew cimport Crew
+from wsengine.pipeline.emission cimport emit, marker
 from wsengine.pipeline.frame_handler cimport Emit, Fail, FrameHandler, Skip, judged
 from wsengine.pipeline.materialiser cimport CHUNK, Materialiser
 
@@ -187,11 +187,11 @@ cdef class Dispatcher:
             if frame.verdict is not None:
                 raise MemoryError("no memory for the payload")
             if self.course.handler.function is None:
-                self.emission = [self.make_one(frame, frame.payload)]
+                self.emission = emit(self, self.crew.log_failure, self.course.transformer, frame, (frame.payload,))
                 return HAND_ON
             outcome = judged(self.course.handler.function(frame.payload, state))
             if isinstance(outcome, Emit):
-                self.emission = self.make(frame, (<Emit>outcome).payloads)
+                self.emission = emit(self, self.crew.log_failure, self.course.transformer, frame, (<Emit>outcome).payloads)
         except BaseException as raised:
             self.crew.log_failure("frame_handler", raised)
             return caused(f"it raised {type(raised).__name__}", raised)
@@ -247,55 +247,6 @@ cdef class Dispatcher:
 
     # ---------------------------------------------------------------------------------------------------- what is emitted
 
-    cdef list make(self, Message frame, object payloads):
-        cdef list made = []
-        for payload in payloads:
-            made.append(self.make_one(frame, payload))
-        return made
-
-    cdef Message make_one(self, Message frame, object payload):
-        """A message for what was emitted, from where the frame came from. What the transformer fails on is a failed
-        message; a Message that cannot be taken is the handler's mistake."""
-        cdef Message message
-        cdef object verdict = None
-        if isinstance(payload, Message):
-            message = <Message>payload
-        elif self.course.transformer is None:
-            message = Message.__new__(Message)
-            message.payload = payload
-        else:
-            try:
-                message = transformed(self.course.transformer, payload, self.course.origin.metadata(frame))
-            except BaseException as error:
-                self.crew.log_failure("transformer", error)
-                message = Message.__new__(Message)
-                message.payload = payload
-                verdict = Failed(error, error)
-        if message.holder is not None or message.acked:
-            raise TypeError("frame_handler emitted a Message that is in a pipeline already, or twice; make a new one")
-        if verdict is not None:
-            message.set_verdict(verdict)
-        message.charged = charge_of(message.payload, frame.charged)
-        return self.place(message, frame)
-
-    cdef Message marker(self, Message frame):
-        """What says that a generation begins: no data and no opcode, ahead of the generation's first message."""
-        cdef Message message = self.place(Message.__new__(Message), frame)
-        message.opcode = 0
-        message.charged = 0
-        return message
-
-    cdef Message place(self, Message message, Message frame):
-        """Put a message in the queue's hands, as one from where the frame came from."""
-        message.holder = self
-        message.seq = frame.seq
-        message.received_ns = frame.received_ns
-        message.connection_index = frame.connection_index
-        message.epoch = frame.epoch
-        message.opcode = frame.opcode
-        message.origin = frame.origin
-        return message
-
     cdef bint fits(self, Py_ssize_t messages, int64_t size) noexcept:
         cdef uint64_t level = self.crew.account.c.level()
         return ((messages <= 0 or CAccount.messages_of(level) + messages <= self.crew.account.c.max_messages())
@@ -325,7 +276,7 @@ cdef class Dispatcher:
         cdef uint64_t size = 0
         cdef int64_t more
         if not session.marked:
-            messages = [self.marker(frame), *(messages or ())]
+            messages = [marker(self, frame), *(messages or ())]
         count = 0 if messages is None else len(messages)
         if count:
             for message in messages:
@@ -412,19 +363,3 @@ cdef object caused(str reason, object error):
     failure = FrameHandlerError(reason)
     failure.__cause__ = error
     return failure
-
-
-cdef Message transformed(object transformer, object payload, dict metadata):
-    made = transformer(payload, metadata)
-    if not isinstance(made, Message):
-        raise TypeError(f"transformer returned {type(made).__name__}; return a Message")
-    if (<Message>made).holder is not None or (<Message>made).acked:
-        raise TypeError("transformer returned the same Message again; return one of its own for each payload")
-    return <Message>made
-
-
-cdef uint32_t charge_of(object payload, uint32_t frame):
-    """Bytes that the account holds for a payload; what has no size of its own counts as its frame."""
-    if isinstance(payload, (bytes, bytearray, str)):
-        return <uint32_t>min(len(payload), 0xFFFFFFFF)
-    return frame

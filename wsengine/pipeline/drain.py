@@ -1,6 +1,6 @@
 """The end of a pipeline: in which order its parts stop, under one deadline, and what is said about it afterwards.
 
-    take no more ──▶ processors empty the sources ──▶ they end ──▶ connections close ──▶ all is joined
+    take no more ──▶ dispatcher and processors empty the sources ──▶ they end ──▶ connections close ──▶ all is joined
           │ deadline at any point: the remainder is failed, acknowledged once, and counted as `left`
 
 Nothing else decides about stopping: `Pipeline` calls this, from whatever thread wanted the stop.
