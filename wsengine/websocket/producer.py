@@ -18,7 +18,7 @@ from wsengine.engine.ring import Parker, Ring
 from wsengine.engine.sender import Sender
 from wsengine.engine.threads import spawn
 from wsengine.errors import ConfigurationError
-from wsengine.options import LATER, boolean, function, reject_unknown, seconds, text, whole
+from wsengine.options import boolean, function, reject_unknown, seconds, text, whole
 from wsengine.pipeline.frame_handler import FrameHandler
 from wsengine.pipeline.source import Inbox, Producer
 from wsengine.websocket.bootstrap import Bootstrap
