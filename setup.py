@@ -21,7 +21,8 @@ MODULES = [
     *(f"wsengine.engine.{name}" for name in (
         "ring", "utf8", "frames", "inflate", "deflate", "tls", "control", "output", "intake", "parts", "stream", "reader",
         "receiver", "sender", "outlet", "keepalive")),
-    *(f"wsengine.pipeline.{name}" for name in ("chunk", "crew", "callbacks", "materialiser", "processor")),
+    *(f"wsengine.pipeline.{name}" for name in (
+        "chunk", "crew", "callbacks", "materialiser", "processor", "frame_handler", "emission", "dispatcher")),
 ]
 
 if sys.platform == "win32":

@@ -37,6 +37,9 @@ EXAMPLES = [
         "a message of at least 2048 bytes is over max_size=1024 (closed with 1009); raise max_size to take it",
     ),
     (errors.HeadersError("headers() returned 5"), "headers() returned 5"),
+    (errors.BootstrapError("on_upgrade returned int"), "on_upgrade returned int"),
+    (errors.FrameHandlerError("gap"), "frame_handler failed the connection: gap"),
+    (errors.FrameHandlerError({"a": 1}), "frame_handler failed the connection: for a reason of type dict"),
     (errors.ConfigurationError("max_queue", 0, "give more"), "max_queue=0: give more"),
     (errors.EngineStopped("stopped"), "stopped"),
     (

@@ -45,6 +45,23 @@ def test_the_log_shows_the_life_of_the_connection():
     assert 0 < int(chunks) <= int(messages)
 
 
+def test_channel_ids_are_looked_up_in_their_own_session():
+    done = run("channels.py")
+    assert done.stdout == "ETH/EUR: 200 updates\nXBT/EUR: 200 updates\n400 updates in all, 2 sessions\n"
+    assert "1006" in done.stderr, "the log tells the cut, and nothing else"
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.recording
+@pytest.mark.parametrize(("exchange", "names", "updates"), [("kraken", 10, "4,280"), ("bitfinex", 21, "1,628")])
+def test_channel_ids_of_recorded_exchanges_are_looked_up(recordings, exchange, names, updates):
+    done = run("channels.py", exchange, str(recordings / f"{exchange}.jsonl.gz"))
+    *counts, total = done.stdout.splitlines()
+    assert len(counts) == names
+    assert total == f"{updates} updates in all, 1 sessions"
+    assert done.stderr == ""
+
+
 @pytest.mark.parametrize("through", ["file", "standard input"])
 def test_lines_come_from_a_file_or_from_standard_input(tmp_path, through):
     text = "".join(f"line {number} here\n" for number in range(5000))

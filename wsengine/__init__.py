@@ -9,9 +9,11 @@ from wsengine.errors import *  # noqa: F403
 from wsengine.message import Failed, Message
 from wsengine.pipeline.acknowledger import CallerAcknowledger, NoopAcknowledger
 from wsengine.pipeline.drain import StopResult
+from wsengine.pipeline.frame_handler import Emit, Fail, Skip
 from wsengine.pipeline.pipeline import Pipeline, all_running
 from wsengine.pipeline.processors import Processors
 from wsengine.pipeline.source import Inbox, Producer
+from wsengine.websocket.bootstrap import Upgrade
 from wsengine.websocket.client import ClientConnection, connect
 from wsengine.websocket.connection import Connection
 from wsengine.websocket.extensions import PerMessageDeflate
@@ -27,6 +29,8 @@ __all__ = [
     "CallerAcknowledger",
     "ClientConnection",
     "Connection",
+    "Emit",
+    "Fail",
     "Failed",
     "Inbox",
     "Message",
@@ -37,8 +41,10 @@ __all__ = [
     "Producer",
     "Response",
     "RetryState",
+    "Skip",
     "SocketOptions",
     "StopResult",
+    "Upgrade",
     "WebSocketProducer",
     "all_running",
     "connect",

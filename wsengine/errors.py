@@ -17,6 +17,8 @@
     ├── ProtocolError                    the peer broke RFC 6455; `code` is the close code we sent
     ├── PayloadTooBig                    a message above `max_size`
     ├── HeadersError                     the `headers` callable failed or returned no headers
+    ├── BootstrapError                   the `on_upgrade` hook failed
+    ├── FrameHandlerError                the `frame_handler` hook failed, or said that the session has; `reason`
     ├── ConfigurationError               an option is wrong; also a ValueError
     └── EngineError
         ├── EngineStopped                the pipeline is stopped or stopping
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from wsengine.websocket.response import Response
 
 __all__ = [
+    "BootstrapError",
     "ConfigurationError",
     "ConnectionClosed",
     "ConnectionClosedError",
@@ -43,6 +46,7 @@ __all__ = [
     "EngineError",
     "EngineStopped",
     "ForkedProcessError",
+    "FrameHandlerError",
     "HeadersError",
     "InvalidHandshake",
     "InvalidMessage",
@@ -189,6 +193,22 @@ class PayloadTooBig(WebSocketException):
 
 class HeadersError(WebSocketException):
     """The `headers` callable raised, or returned something that is not a set of headers."""
+
+
+class BootstrapError(WebSocketException):
+    """The `on_upgrade` hook failed the attempt: it raised (the cause), or returned what it must not. No frame is shown."""
+
+
+class FrameHandlerError(WebSocketException):
+    """The `frame_handler` hook failed the connection. Attribute: `reason` that it gave; shown only if it is a str."""
+
+    def __init__(self, reason: object) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        told = self.reason if isinstance(self.reason, str) else f"for a reason of type {type(self.reason).__name__}"
+        return f"frame_handler failed the connection: {told}"
 
 
 class ConfigurationError(WebSocketException, ValueError):

@@ -132,6 +132,11 @@ cdef class Message:
         return None if self.origin is None or self.epoch == 0 else self.origin.connection(self.connection_index)
 
     @property
+    def marker(self) -> bool:
+        """Whether it is no payload, but says that a generation of its connection begins (`session_markers`)."""
+        return self.opcode == 0 and self.epoch != 0
+
+    @property
     def received_at(self) -> float:
         """Wall-clock time of arrival, seconds since the epoch, by the wall clock as it stands now; 0.0 if unknown."""
         if self.received_ns == 0:

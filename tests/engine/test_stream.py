@@ -37,7 +37,7 @@ class Line:
     """A reader with one connection, and the peer at its other end."""
 
     def __init__(self, *, slab_bytes=2**18, max_messages=2**16, max_bytes=2**28, max_size=8 * MIB, leftover=b"",
-                 loud=False, full=False):
+                 consumed=(), loud=False, full=False):
         self.account, self.parker, self.supervisor = Account(max_messages, max_bytes), Parker(), Parker()
         self.ring = Ring(2**16, self.account, self.parker, slab_bytes=slab_bytes)
         self.timer_parker, self.control = Parker(), ControlBlock()
@@ -55,7 +55,7 @@ class Line:
         self.thread = threading.Thread(target=self.receiver.run, name="reader under test")
         self.thread.start()
         self.control.begin(1, keepalive=3600, ws_timeout=0, pong_timeout=0, close_timeout=1)
-        self.receiver.add(Stream(self.ours.fileno(), self.control, 0, 1, max_size, leftover))
+        self.receiver.add(Stream(self.ours.fileno(), self.control, 0, 1, max_size, leftover, consumed))
 
     def __enter__(self):
         return self
@@ -257,6 +257,22 @@ def test_bytes_behind_the_handshake_need_no_further_byte_to_be_delivered():
     with Line(leftover=message(b"first") + build_server_frame(PING, b"early")) as line:
         assert line.claim(1) == [b"first"]
         assert line.received(1) == [(PONG, b"early")]
+
+
+@pytest.mark.parametrize("full", [False, True], ids=["with room", "when full"])
+@pytest.mark.parametrize("taken", [(0,), (2, 5), (7,), tuple(range(8)), tuple(range(0, 8, 2))], ids=str)
+def test_messages_that_somebody_has_taken_before_are_passed_over_and_keep_their_numbers(taken, full):
+    """Whole ones, fragmented ones with pings between, and empty ones; what follows comes as if nothing had been there."""
+    later = [b"%d" % number for number in range(200)]
+    with Line(leftover=MIXED_WIRE, consumed=taken, full=full, max_messages=500) as line:
+        line.peer.sendall(b"".join(message(payload) for payload in later))
+        if full:
+            until(lambda: line.control.paused)
+            line.account.release(500, 0)
+        assert line.received(3) == [(PONG, b"?")] * 3
+        expected = [payload for number, payload in enumerate(MIXED) if number not in taken]
+        assert line.claim(len(expected) + 200) == expected + later
+        assert line.control.counts()["messages"] == len(MIXED) + 200
 
 
 def test_a_stream_shows_its_leftover_and_is_given_away_once():

@@ -199,13 +199,16 @@ cdef class MessageInflater:
             self.out, self.room = out, room
         return 0
 
-    def feed(self, const uint8_t[::1] data not None, *, bint last=True, size_t room=65536) -> bytes:
+    def feed(self, const uint8_t[::1] data not None, *, bint last=True, size_t room=65536,
+             size_t most=2**40) -> bytes:
         """Inflate a piece of a message, the last one by default, `room` bytes at a time.
 
+        More than `most` bytes are not inflated.
+
         Raises:
-            ValueError: "corrupt" or "unfinished"; the inflater is of no use any more. Also if `room` is 0.
+            ValueError: "corrupt", "unfinished" or "large"; the inflater is of no use any more. Also if `room` is 0.
         """
-        cdef size_t size = <size_t>data.shape[0], made = 0
+        cdef size_t size = <size_t>data.shape[0], made = 0, all_made = 0
         cdef const uint8_t* at = &data[0] if size else TAIL
         cdef Inflating inflating = INFLATE_FULL
         if room == 0:
@@ -215,6 +218,9 @@ cdef class MessageInflater:
         while inflating == INFLATE_FULL:
             inflating = inflate_piece(self.inflater, &at, &size, last, self.out, room, &made)
             pieces.append(PyBytes_FromStringAndSize(<const char*>self.out, <Py_ssize_t>made))
+            all_made += made
+            if all_made > most:
+                raise ValueError("large")
         if inflating == INFLATE_MEMORY:
             raise MemoryError()
         if inflating != INFLATED:

@@ -35,6 +35,16 @@ cdef inline void begin_arrival(Wire* wire, Intake* intake, Arrival* arrival, Sla
     arrival.index = wire.index
 
 
+# Pass over the next message if it has been taken before the reader; it keeps its number. Only where `skips_left`.
+cdef inline bint skip(Wire* wire) noexcept nogil:
+    if wire.skips[wire.skips_met] != wire.sequence:
+        return False
+    wire.sequence += 1
+    wire.skips_met += 1
+    wire.skips_left -= 1
+    return True
+
+
 cdef inline void stage(Wire* wire, Intake* intake, const Arrival* arrival, const uint8_t* data, uint64_t size,
                        uint8_t opcode) noexcept nogil:
     """Stage one message; its slab is `here`, or comes with a reference of its own."""

@@ -65,6 +65,9 @@ cdef inline void put_part(Wire* wire, Slab* slab, Arrival* arrival, uint64_t cap
 
 cdef void deliver_part(Wire* wire, Intake* intake, uint8_t opcode) noexcept nogil:
     """The message in progress is complete."""
+    if wire.skips_left and skip(wire):
+        drop_part(wire)
+        return
     begin_arrival(wire, intake, wire.part_arrival, wire.part_slab)
     stage(wire, intake, wire.part_arrival, wire.part, wire.part_size, opcode)
     wire.part_slab = NULL             # its reference went with the message

@@ -73,6 +73,9 @@ cdef struct Wire:
     Arrival* rest_arrival      # of the read that they came by
     const uint8_t* rest
     size_t rest_size
+    # messages that somebody has taken before the reader: parsed again here, and not delivered
+    uint64_t* skips            # their sequence numbers, rising; freed with the wire
+    size_t skips_left, skips_met
     Output out                 # what goes to the peer
     # how it ended
     Cause cause
@@ -100,3 +103,5 @@ cdef class Stream:
     cdef Wire* wire            # given to the reader at registration, taken back when it has let go
     cdef object control_owner  # keeps the Control alive
     cdef readonly bytes leftover
+    cdef readonly tuple consumed
+    cdef int pass_over(self, tuple consumed) except -1

@@ -7,8 +7,19 @@ from wsengine.engine.inflate import DeflateParameters
 @final
 class Stream:
     def __new__(
-        cls, fd: int, control: ControlBlock, index: int, epoch: int, max_size: int, leftover: bytes = ..., *,
-        tls: SSLSocket | None = ..., deflate: DeflateParameters | None = ...,
+        cls,
+        fd: int,
+        control: ControlBlock,
+        index: int,
+        epoch: int,
+        max_size: int,
+        leftover: bytes = ...,
+        consumed: tuple[int, ...] = ...,
+        *,
+        tls: SSLSocket | None = ...,
+        deflate: DeflateParameters | None = ...,
     ) -> Stream: ...
     @property
     def leftover(self) -> bytes: ...
+    @property
+    def consumed(self) -> tuple[int, ...]: ...

@@ -8,7 +8,7 @@ read straight away.
 cimport cython
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free
+from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, strlen
 from libcpp.atomic cimport memory_order_acquire, memory_order_relaxed
 from wsengine.engine.control cimport Control, ControlBlock
@@ -19,7 +19,7 @@ from wsengine.engine.inflate cimport inflater_as_agreed, inflater_free
 from wsengine.engine.intake cimport STAGED, Intake, describe, flush, has_credit, intake_settle, room_in_slab
 from wsengine.engine.output cimport (output_close, output_drop, output_pong, output_shut, output_take,
                                      output_write)
-from wsengine.engine.parts cimport (TOOK_BROKEN, TOOK_FULL, TOOK_NO_MEMORY, Took, begin_arrival, drop_part, gather,
+from wsengine.engine.parts cimport (TOOK_BROKEN, TOOK_FULL, TOOK_NO_MEMORY, Took, begin_arrival, drop_part, gather, skip,
                                     grow_part, stage, take_deflated)
 from wsengine.engine.ring cimport Arrival, Descriptor, Slab, SlabPool, monotonic_ns
 from wsengine.engine.tls cimport TLS_FAILED, Tls, tls_free, tls_new, tls_read
@@ -56,6 +56,7 @@ cdef void wire_free(Wire* wire) noexcept nogil:
     drop_rest(wire)
     tls_free(wire.tls)
     inflater_free(wire.inflater)
+    free(wire.skips)
     free(wire)
 
 
@@ -186,6 +187,8 @@ cdef void take_message(Wire* wire, Intake* intake, const Parsed* parsed) noexcep
     if wire.discarding:
         Control.add(wire.control.discarded, 1)
         return
+    if wire.skips_left and skip(wire):
+        return
     intake.in_place += 1
     stage(wire, intake, intake.arrival, parsed.payload, parsed.size, parsed.opcode)
 
@@ -211,7 +214,7 @@ cdef bint parse_bytes(Wire* wire, Intake* intake, const uint8_t* data, size_t si
             if not has_credit(intake):
                 put_rest_by(wire, intake, data + at, size - at)
                 break
-            if between_messages(&wire.parser):
+            if between_messages(&wire.parser) and not wire.skips_left:
                 used = stage_whole(wire, intake, data + at, size - at, &whole, &payloads)
                 at += used
                 if used:
@@ -453,6 +456,8 @@ cdef class Stream:
         index, epoch: which connection of the producer, which generation of it.
         max_size: bytes of a message's payload at the most.
         leftover: bytes that came behind the opening handshake.
+        consumed: sequence numbers, rising, of messages in `leftover` that have been taken already: they are parsed, as the
+            bytes behind them may depend on them, and not delivered.
         tls: the SSLSocket of that descriptor, its handshake done and nobody else using it (path A); None where the
             socket's bytes are the stream's. EngineError where its SSL object cannot be used.
         deflate: what was agreed on with the server about permessage-deflate (inflate.DeflateParameters); None: nothing,
@@ -460,9 +465,10 @@ cdef class Stream:
     """
 
     def __cinit__(self, int fd, ControlBlock control not None, uint32_t index, uint32_t epoch, uint64_t max_size,
-                  bytes leftover=b"", *, object tls=None, deflate=None):
+                  bytes leftover=b"", tuple consumed=(), *, object tls=None, deflate=None):
         self.control_owner = control
         self.leftover = leftover
+        self.consumed = consumed
         self.wire = wire_new(fd, index, epoch, control.c, max_size)
         if self.wire == NULL:
             raise MemoryError()
@@ -471,6 +477,18 @@ cdef class Stream:
         if deflate is not None:
             self.wire.inflater = inflater_as_agreed(deflate)
             self.wire.parser.deflate = 1
+        if consumed:
+            self.pass_over(consumed)
+
+    cdef int pass_over(self, tuple consumed) except -1:
+        cdef size_t i
+        self.wire.skips = <uint64_t*>malloc(len(consumed) * sizeof(uint64_t))
+        if self.wire.skips == NULL:
+            raise MemoryError()
+        for i in range(len(consumed)):
+            self.wire.skips[i] = consumed[i]
+        self.wire.skips_left = len(consumed)
+        return 0
 
     def __dealloc__(self):
         if self.wire != NULL:

@@ -53,7 +53,7 @@ def within(pipeline: str) -> bool:
     """Whether the caller runs in a thread of the pipeline of that name, for whose end a stop waits."""
     caller = threading.current_thread()
     part = caller.name.removeprefix(f"wsengine:{pipeline}:")  # one of its threads, not of a pipeline "name:more"
-    return caller in _spawned and re.match(r"(processor|producer)_\d+(:|$)|monitor$|watch$", part) is not None
+    return caller in _spawned and re.match(r"(processor|producer)_\d+(:|$)|dispatcher$|monitor$|watch$", part) is not None
 
 
 def _name_for_the_system(name: str) -> None:

@@ -1,6 +1,6 @@
 """The end of a pipeline: in which order its parts stop, under one deadline, and what is said about it afterwards.
 
-    take no more ──▶ processors empty the sources ──▶ they end ──▶ connections close ──▶ all is joined
+    take no more ──▶ dispatcher and processors empty the sources ──▶ they end ──▶ connections close ──▶ all is joined
           │ deadline at any point: the remainder is failed, acknowledged once, and counted as `left`
 
 Nothing else decides about stopping: `Pipeline` calls this, from whatever thread wanted the stop.
@@ -59,12 +59,16 @@ def stop(topology: Topology, timeout: float, error: BaseException | None) -> Sto
         producer.drain()
     drained = _wait_until_idle(topology, deadline)
     topology.crew.end()
+    if topology.dispatching is not None:
+        topology.dispatching.dispatcher.end()
     left = 0 if drained else _fail_the_rest(topology)
     drained = drained or (left == 0 and topology.account.messages == 0)
     patience = min(deadline, started) if topology.hurried or not drained else deadline
     for seat in topology.seats:
         if seat.thread is not None:
             seat.thread.join(max(patience - time.monotonic(), GRACE / len(topology.seats)))
+    if topology.dispatching is not None and topology.dispatching.thread is not None:
+        topology.dispatching.thread.join(max(patience - time.monotonic(), GRACE))
     closing = time.monotonic() + GRACE if topology.hurried else max(deadline, time.monotonic() + GRACE)
     for producer in topology.producers:
         producer.stop(closing)
@@ -106,13 +110,18 @@ def _idle(topology: Topology) -> bool:
 def _fail_the_rest(topology: Topology) -> int:
     """At the deadline: acknowledge what the processors still hold, and what nobody has claimed (see Chunk.take_over); how
     many were failed because of it."""
+    dispatcher = topology.dispatching.dispatcher if topology.dispatching is not None else None
+    if dispatcher is not None:
+        dispatcher.close()
     topology.crew.close()
     _wait_until_quiet(topology)
+    undispatched = dispatcher.take_over() if dispatcher is not None else 0
     sweeper = Processor(topology.crew, len(topology.seats))
     taken = [seat.processor.take_over(STOPPED) for seat in topology.seats]
     unclaimed = sweeper.fail_rest(STOPPED)
     taken += [seat.processor.take_over(STOPPED) for seat in topology.seats]  # claimed just before the crew was closed
-    left = sum(late for _, _, late in taken) + unclaimed
+    undispatched += dispatcher.take_over() if dispatcher is not None else 0  # likewise
+    left = sum(late for _, _, late in taken) + unclaimed + undispatched
     topology.swept = (sum(done for done, _, _ in taken), sum(broken for _, broken, _ in taken) + left)
     return left
 

@@ -1,7 +1,8 @@
-"""The monitor of one pipeline: replaces processors that died, and carries out a stop that somebody else asked for.
+"""The monitor of one pipeline: replaces threads that died, and carries out a stop that somebody else asked for.
 
 A processor is dead when its loop raised outside a callback; what it had in hand is failed and acknowledged, and only it
-is replaced (reference B-11). The monitor decides nothing about how a stop goes (drain) or what a processor does.
+is replaced (reference B-11). The dispatcher's thread likewise; the dispatcher itself goes on in another. The monitor decides
+nothing about how a stop goes (drain) or what a processor does.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ import threading
 from typing import TYPE_CHECKING
 
 from wsengine import telemetry
-from wsengine.engine.threads import spawn
+from wsengine.engine.threads import exiting, spawn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from wsengine.pipeline.topology import Seat, Topology
+    from wsengine.pipeline.topology import DispatcherSeat, Seat, Topology
 
 __all__ = ["Monitor"]
 
@@ -84,13 +85,30 @@ class Monitor:
             watcher.join()
 
     def look(self) -> None:
-        """Replace the processors that have died."""
+        """Replace the processors that have died, and the dispatcher's thread."""
         for seat in self._topology.seats:
             if seat.thread is not None and not seat.thread.is_alive() and not seat.done:
                 try:
                     self._replace(seat)
                 except BaseException:            # no thread to be had, perhaps: the next look tries again
                     logger.exception("pipeline %s: processor %d could not be replaced yet", self._topology.name, seat.index)
+
+        dispatching = self._topology.dispatching
+        if (dispatching is not None and dispatching.thread is not None and not dispatching.thread.is_alive()
+                and not dispatching.done and not exiting()):
+            try:
+                self._replace_dispatcher(dispatching)
+            except BaseException:
+                logger.exception("pipeline %s: the dispatcher's thread could not be replaced yet", self._topology.name)
+
+    def _replace_dispatcher(self, seat: DispatcherSeat) -> None:
+        death = seat.death
+        seat.occupy()
+        logger.error("pipeline %s: the dispatcher's thread died and was replaced; the connection that it worked on is "
+                     "failed", self._topology.name, exc_info=death)
+        if telemetry.listening(telemetry.WORKER_REPLACED):
+            telemetry.execute(telemetry.WORKER_REPLACED, {"count": 1, "failed_messages": 0}, {
+                "topology_name": self._topology.name, "name": seat.dispatcher.thread_name, "index": 0, "reason": death})
 
     def _replace(self, seat: Seat) -> None:
         death = seat.death

@@ -386,7 +386,7 @@ class Pipeline:
         self.__sampled = (now, successful + failed)
         return PipelineStats(
             name=self.__name, state=self.__state, successful=successful, failed=failed,
-            rate=(successful + failed - count) / max(now - before, 1e-9), depth=topology.crew.depth,
+            rate=(successful + failed - count) / max(now - before, 1e-9), depth=topology.depth,
             held_messages=topology.account.messages, held_bytes=topology.account.bytes,
             max_queue=self.__max_queue, max_queue_bytes=self.__max_queue_bytes,
             processors=tuple(

@@ -34,6 +34,7 @@ cdef class Processor:
     cdef list watched                # the chunk in hand, while telemetry wants to see it afterwards; its thread
     cdef bint sweeping               # it only fails what is left; its thread
     cdef object transformer          # for the chunk in hand, or None; its thread
+    cdef Py_ssize_t spoiled          # of the chunk in hand, how many had failed before it was claimed, in front; its thread
     cdef int turn                    # source to look at first; its thread
 
     cdef void park(self, uint32_t seen) noexcept nogil

@@ -180,6 +180,7 @@ cdef class Processor:
         if messages is None:                     # another processor was first
             return 0
         self.chunk = chunk
+        self.spoiled = 0
         self.hold(messages, self.materialiser.size)
         self.transformer = source[2]
         return len(messages)
@@ -197,10 +198,16 @@ cdef class Processor:
         """Take in hand what came out of an inbox."""
         cdef Message message
         cdef uint64_t size = 0
+        self.spoiled = 0
         self.chunk = Chunk.__new__(Chunk, self.crew)
         for message in messages:
             message.holder = self.chunk
             size += message.charged
+            self.spoiled += message.verdict is not None
+        if self.spoiled:                         # a dispatcher's transformer failed on them: no handler sees them
+            messages = ([m for m in messages if (<Message>m).verdict is not None]
+                        + [m for m in messages if (<Message>m).verdict is None])
+            self.chunk.progress = self.spoiled
         self.hold(messages, size)
 
     # ------------------------------------------------------------------------------------------------------ handling
@@ -209,7 +216,7 @@ cdef class Processor:
         """Run the callbacks over the chunk in hand, then acknowledge it."""
         cdef list messages = self.chunk.messages
         cdef Crew crew = self.crew
-        cdef Py_ssize_t first = 0
+        cdef Py_ssize_t first = self.spoiled
         if self.transformer is not None:
             first = transform(crew, self.chunk, self.transformer)
             self.transformer = None

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from wsengine.engine.ring import Account, Parker
     from wsengine.pipeline.crew import Crew
+    from wsengine.pipeline.dispatcher import Dispatcher
 
 __all__ = ["Host", "Inbox", "Producer"]
 
@@ -177,7 +178,8 @@ class Host:
     """
 
     def __init__(self, name: str, index: int, crew: Crew, demand: Callable[[], int],
-                 finished: Callable[[Producer, BaseException | None], None]) -> None:
+                 finished: Callable[[Producer, BaseException | None], None],
+                 dispatcher: Callable[[], Dispatcher]) -> None:
         self.name = name
         self.index = index
         self.parker = crew.parker
@@ -185,6 +187,11 @@ class Host:
         self._crew = crew
         self._demand = demand
         self._finished = finished
+        self._dispatcher = dispatcher
+
+    def open_dispatcher(self) -> Dispatcher:
+        """Where to add a ring whose messages a frame handler sees first; its parker is that ring's."""
+        return self._dispatcher()
 
     def add_ring(self, ring: Any, origin: object, transformer: Callable[..., Message] | None) -> None:
         """Have the processors claim from a slab ring; `origin` knows its connections."""

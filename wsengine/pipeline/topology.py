@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from wsengine.engine.ring import Account, Parker
 from wsengine.engine.threads import exiting, spawn
 from wsengine.pipeline.crew import Crew
+from wsengine.pipeline.dispatcher import Dispatcher
 from wsengine.pipeline.processor import Processor
 from wsengine.pipeline.source import Host, Inbox
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from wsengine.pipeline.processors import Processors
     from wsengine.pipeline.source import Producer
 
-__all__ = ["Seat", "Topology"]
+__all__ = ["DispatcherSeat", "Seat", "Topology"]
 
 
 class Seat:
@@ -38,6 +39,32 @@ class Seat:
         self.death: BaseException | None = None
         self.done = False  # the processor returned, as it was told to; its thread
         self.before = [0, 0, 0]  # successful, failed, busy_ns of those that sat here before; the monitor
+
+
+class DispatcherSeat:
+    """The place of the dispatcher's thread. The dispatcher itself stays: another thread goes on where the first died.
+
+    `thread` is written by the thread that starts the pipeline, then by the monitor.
+    """
+
+    def __init__(self, crew: Crew) -> None:
+        self.dispatcher = Dispatcher(crew)
+        self.thread: threading.Thread | None = None  # None: not started
+        self.death: BaseException | None = None
+        self.done = False  # the dispatcher returned, as it was told to; its thread
+
+    def occupy(self) -> None:
+        """Give the dispatcher a thread."""
+        self.death = None
+
+        def body() -> None:
+            try:
+                self.dispatcher.run()
+                self.done = True
+            except BaseException as error:
+                self.death = error
+
+        self.thread = spawn(self.dispatcher.thread_name, body)
 
 
 class Topology:
@@ -57,18 +84,33 @@ class Topology:
                          log_failure=log_failure)
         self.inbox = Inbox(self.account, self.parker, self.demand, self.crew.ask)
         self.crew.add_inbox(self.inbox)
+        self.dispatching: DispatcherSeat | None = None  # only where a producer wants it
         self.seats = [Seat(index, self.crew) for index in range(processors.concurrency)]
         for index, producer in enumerate(producers):
-            producer.attach(Host(name, index, self.crew, self.demand, finished))
+            producer.attach(Host(name, index, self.crew, self.demand, finished, self.open_dispatcher))
 
     def demand(self) -> int:
         """Messages that the processors would take at once."""
         return self.crew.max_demand * len(self.seats) - sum(seat.processor.outstanding for seat in self.seats)
 
+    def open_dispatcher(self) -> Dispatcher:
+        """The dispatcher, made when first asked for. Before anything starts."""
+        if self.dispatching is None:
+            self.dispatching = DispatcherSeat(self.crew)
+            self.crew.add_inbox(self.dispatching.dispatcher)
+        return self.dispatching.dispatcher
+
+    @property
+    def depth(self) -> int:
+        """About how many messages wait to be claimed by a processor or the dispatcher."""
+        return self.crew.depth + (self.dispatching.dispatcher.depth if self.dispatching is not None else 0)
+
     def start(self) -> None:
-        """Start processors, then producers. What was started is ended again if one cannot be."""
+        """Start processors, dispatcher, then producers. What was started is ended again if one cannot be."""
         for seat in self.seats:
             self.occupy(seat)
+        if self.dispatching is not None:
+            self.dispatching.occupy()
         for producer in self.producers:
             producer.start()
 
@@ -102,7 +144,10 @@ class Topology:
 
     def threads_alive(self) -> list[str]:
         """Names of the threads of this pipeline that have not ended."""
-        alive = [seat.thread.name for seat in self.seats if seat.thread is not None and seat.thread.is_alive()]
+        threads = [seat.thread for seat in self.seats]
+        if self.dispatching is not None:
+            threads.append(self.dispatching.thread)
+        alive = [thread.name for thread in threads if thread is not None and thread.is_alive()]
         for producer in self.producers:
             alive += producer.alive()
         return alive

@@ -67,6 +67,7 @@ class Connection:
         self._budget = budget
         self._sock: socket.socket | None = None
         self._pump: Pump | None = None
+        self._fault: BaseException | None = None  # of the present generation, by its frame handler; the supervisor
         self._attempt_at = 0.0
         self._opened_at = 0.0
         self._due = 0.0
@@ -176,6 +177,7 @@ class Connection:
             assert isinstance(dialed.layer, (SSLSocket, TlsLayer))
             self._pump = Pump(f"{name}:tls_pump_{self.index}", dialed.layer)
             self._pump.start()
+        self._fault = None
         self._opened_at = time.monotonic()
         self._counts = self._control.counts()
         self._outgoing.open(self.epoch, dialed.deflate)
@@ -184,7 +186,7 @@ class Connection:
         """The supervisor only: what the reader gets, behind `take`."""
         fd = dialed.sock.fileno() if self._pump is None else self._pump.near.fileno()
         tls = dialed.sock if self._pump is None and isinstance(dialed.sock, SSLSocket) else None
-        return Stream(fd, self._control, self.index, self.epoch, max_size, dialed.leftover, tls=tls,
+        return Stream(fd, self._control, self.index, self.epoch, max_size, dialed.leftover, dialed.consumed, tls=tls,
                       deflate=dialed.deflate)
 
     @property

@@ -16,6 +16,7 @@ time, and none once it has failed.
     the TLS handshake                      the same
     the sending of the upgrade request     the same
     the wait for the upgrade response      the same; a redirect begins again at the DNS lookup
+    the on_upgrade hook                    its return; its own waits on the connection end as above
 """
 
 from __future__ import annotations
@@ -41,8 +42,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from wsengine.engine.inflate import DeflateParameters
+    from wsengine.websocket.bootstrap import Bootstrap
     from wsengine.websocket.deadline import Cancellation
     from wsengine.websocket.extensions import PerMessageDeflate
+    from wsengine.websocket.handshake import Accepted
     from wsengine.websocket.proxy import Proxy
     from wsengine.websocket.response import Response
     from wsengine.websocket.tls import Layer
@@ -61,6 +64,7 @@ class Dialed:
         subprotocol: the agreed one, or None.
         leftover: bytes received behind the response head, decrypted, which are the server's first frames. More may be
             pending in `layer`: read before polling.
+        consumed: numbers, from 0 and rising, of messages in `leftover` that the on_upgrade hook has taken.
         local_address: as `socket.getsockname` gives it.
         remote_address: the one of the server's addresses that answered; the proxy's where there is one.
         timings: seconds of "dns", "tcp", "proxy", "tls", "upgrade" and "total"; 0 where there was no such phase, and for the
@@ -82,12 +86,13 @@ class Dialed:
     tls_path: str | None = None
     tls_reason: str | None = None
     deflate: DeflateParameters | None = None
+    consumed: tuple[int, ...] = ()
 
 
 def dial(uri: WebSocketURI, way: Way | None = None, *, headers: Headers = None, origin: str | None = None,
          subprotocols: Sequence[str] | None = None, user_agent_header: str | None = USER_AGENT,
          compression: PerMessageDeflate | None = None, open_timeout: float | None = 10.0,
-         cancellation: Cancellation | None = None) -> Dialed:
+         cancellation: Cancellation | None = None, bootstrap: Bootstrap | None = None) -> Dialed:
     """Connect to the server and have it accept the upgrade. Blocks; any number of threads may dial at the same time.
 
     Args:
@@ -100,6 +105,7 @@ def dial(uri: WebSocketURI, way: Way | None = None, *, headers: Headers = None, 
         compression: as for `Handshake`.
         open_timeout: seconds for everything, from the headers callable to the 101; None for no limit.
         cancellation: ends the dial from another thread.
+        bootstrap: what is done on the connection once the upgrade is accepted.
 
     Raises:
         TimeoutError: `open_timeout` is over; the text names the phase.
@@ -107,7 +113,7 @@ def dial(uri: WebSocketURI, way: Way | None = None, *, headers: Headers = None, 
             `ssl.SSLError` for TLS, of which `ssl.SSLCertVerificationError` is the server's certificate.
         InvalidHandshake: the server's answer is not an acceptable 101 (see `Handshake.feed`), or a redirect that cannot be
             followed (`InvalidRedirect`); or the proxy refused (`ProxyError`).
-        HeadersError: the headers callable failed.
+        HeadersError: the headers callable failed. Whatever `Bootstrap.run` raises.
         ConfigurationError: an option is wrong, or credentials would go out in clear.
         Cancelled: the cancellation was called.
     """
@@ -123,6 +129,7 @@ def dial(uri: WebSocketURI, way: Way | None = None, *, headers: Headers = None, 
             local = channel.sock.getsockname()
             accepted = channel.converse(handshake, "upgrade", "the sending of the upgrade request",
                                         "the wait for the upgrade response")
+            leftover, consumed = _bootstrap(attempt, channel, accepted, bootstrap)
         except InvalidStatus as refusal:
             channel.close()
             if way.supplied or not redirects.follow(refusal.response):
@@ -132,9 +139,20 @@ def dial(uri: WebSocketURI, way: Way | None = None, *, headers: Headers = None, 
             channel.close()
             raise
         attempt.timings["total"] = attempt.deadline.elapsed
-        return Dialed(channel.sock, accepted.response, accepted.subprotocol, accepted.leftover, local,
+        return Dialed(channel.sock, accepted.response, accepted.subprotocol, leftover, local,
                       channel.remote_address, attempt.timings, channel.layer, channel.tls_path, channel.tls_reason,
-                      accepted.deflate)
+                      accepted.deflate, consumed)
+
+
+def _bootstrap(attempt: Attempt, channel: Channel, accepted: Accepted,
+               bootstrap: Bootstrap | None) -> tuple[bytes, tuple[int, ...]]:
+    """Let the hook work, if there is one; what goes to the reader, and which messages of it do not go on."""
+    if bootstrap is None:
+        return accepted.leftover, ()
+    attempt.phase = "the on_upgrade hook"
+    result = bootstrap.run(channel, accepted)
+    attempt.check()
+    return result
 
 
 def _open(attempt: Attempt, way: Way, redirects: Redirects, user_agent: str | None) -> Channel:

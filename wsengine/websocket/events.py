@@ -101,10 +101,16 @@ class Events:
         self._logger.debug("the pipeline is %s: %r", "full, reading pauses" if note.kind == "high" else "read again", held)
         self._tell(self._queue[note.kind], connection, held)
 
-    def dropped(self, connection: Connection, count: int, reason: str) -> None:
+    def failed_late(self, connection: Connection, epoch: int, error: BaseException) -> None:
+        """The frame handler failed a generation that had ended, and been told, before."""
+        self._logger.warning("connection %d to %s, generation %d, which is over: %s", connection.index, connection.url,
+                             epoch, _line(error))
+
+    def dropped(self, connection: Connection, count: int, reason: str, epoch: int | None = None) -> None:
         """Messages arrived and were not taken."""
         self._logger.info("connection %d: %d messages dropped: %s", connection.index, count, reason)
-        self._tell(self._queue["drop"], connection, {"count": count}, {"reason": reason})
+        self._tell(self._queue["drop"], connection, {"count": count},
+                   {"reason": reason, "epoch": connection.epoch if epoch is None else epoch})
 
 
 def _line(error: BaseException) -> str:

@@ -5,6 +5,8 @@ Here are validation and assembly. What the parts do: dialling (dial), the connec
 
 from __future__ import annotations
 
+import copy
+import inspect
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -15,8 +17,10 @@ from wsengine.engine.ring import Parker, Ring
 from wsengine.engine.sender import Sender
 from wsengine.engine.threads import spawn
 from wsengine.errors import ConfigurationError
-from wsengine.options import LATER, boolean, check_logger, function, reject_unknown, seconds, text, whole
+from wsengine.options import boolean, check_logger, function, reject_unknown, seconds, text, whole
+from wsengine.pipeline.frame_handler import FrameHandler
 from wsengine.pipeline.source import Inbox, Producer
+from wsengine.websocket.bootstrap import Bootstrap
 from wsengine.websocket.connection import Connection
 from wsengine.websocket.dial import Dialed, dial
 from wsengine.websocket.events import Events
@@ -26,6 +30,7 @@ from wsengine.websocket.handshake import Handshake
 from wsengine.websocket.headers import USER_AGENT, resolve_headers
 from wsengine.websocket.retry import Backoff, RetryBudget, check_retry
 from wsengine.websocket.sending import Outgoing
+from wsengine.websocket.sessions import ProducerSessions
 from wsengine.websocket.supervisor import Supervisor, Timing
 from wsengine.websocket.uri import parse_uri
 from wsengine.websocket.way import Way
@@ -38,7 +43,10 @@ if TYPE_CHECKING:
     from ssl import SSLContext
 
     from wsengine.message import Message
+    from wsengine.pipeline.dispatcher import Dispatcher
+    from wsengine.pipeline.frame_handler import FrameResult
     from wsengine.pipeline.source import Host
+    from wsengine.websocket.bootstrap import Upgrade
     from wsengine.websocket.deadline import Cancellation
     from wsengine.websocket.extensions import PerMessageDeflate
     from wsengine.websocket.failures import ProcessException
@@ -52,9 +60,10 @@ LARGEST = 2**32 - 1
 SLAB = 2**18
 
 OPTIONS = ("path", "ws_timeout", "keepalive", "silence_pings", "pong_timeout", "headers", "telemetry_id", "concurrency",
-           "transformer", "retry", "open_timeout", "close_timeout", "max_size", "write_limit", "subprotocols", "origin",
-           "user_agent_header", "socket_options", "compression", "logger", "ssl", "server_hostname", "sock", "unix",
-           "process_exception", "allow_plaintext_credentials", "proxy", "proxy_ssl")
+           "transformer", "on_upgrade", "frame_handler", "frame_handler_state", "session_markers", "retry", "open_timeout",
+           "close_timeout", "max_size", "write_limit", "subprotocols", "origin", "user_agent_header", "socket_options",
+           "compression", "logger", "ssl", "server_hostname", "sock", "unix", "process_exception",
+           "allow_plaintext_credentials", "proxy", "proxy_ssl")
 #: What users of the ancestor, of gun and of other clients may write, and what it is called here.
 RENAMED = {
     "await_timeout": "open_timeout (seconds)", "connect_timeout": "open_timeout (seconds)", "timeout": "open_timeout",
@@ -68,8 +77,8 @@ RENAMED = {
     "max_demand": "Pipeline(processors=Processors(max_demand=...))", "max_queue": "Pipeline(max_queue=...)",
     "max_queue_bytes": "Pipeline(max_queue_bytes=...)", "overflow": "Pipeline(overflow=...)",
     "ssl_context": "ssl", "sslopt": "ssl=an ssl.SSLContext", "socket": "sock", "unix_socket": "unix", "uds": "unix",
-    "http_proxy_host": "proxy=a URL", "https_proxy": "proxy=a URL",
-    "on_upgrade": LATER, "frame_handler": LATER, "frame_handler_state": LATER,
+    "http_proxy_host": "proxy=a URL", "https_proxy": "proxy=a URL", "on_open": "on_upgrade", "on_connect": "on_upgrade",
+    "on_message": "frame_handler, or handle_message of your Pipeline",
 }
 
 
@@ -86,7 +95,18 @@ class WebSocketProducer(Producer):
         headers: of the upgrade request: a mapping, pairs, or a callable that is asked at each attempt.
         telemetry_id: first element of the names of this producer's events.
         concurrency: how many connections, 1 to 1024; each gets the feed.
-        transformer: (data, metadata) -> Message, called on the processor for each payload.
+        transformer: (data, metadata) -> Message, called on the processor for each payload, on the dispatcher where there is
+            a frame_handler.
+        on_upgrade: called with an `Upgrade` after each 101 and before READY, in the dialer's thread, within open_timeout. It
+            may send, wait for acknowledgements, and return a list of frames (str or bytes) to send, or None. What it
+            raises fails the attempt.
+        frame_handler: (payload, state) -> Emit, Skip or Fail, called on the pipeline's one dispatcher thread for each
+            message of a connection in order, ahead of the processors. `payload` is bytes, of a text message in UTF-8. What
+            it raises fails the connection.
+        frame_handler_state: the state that each generation of each connection begins with: a callable is called to make
+            it, anything else is copied deeply.
+        session_markers: True puts a Message with `marker` True and no data ahead of the first message of each generation of
+            each connection. With several processors the order ends where they claim, as for all messages.
         retry: Backoff(...), or a callable on the RetryState that returns seconds, or None to give up.
         open_timeout: for one attempt: DNS, TCP, proxy, TLS and the opening handshake together, redirects included.
         close_timeout: for the closing handshake.
@@ -111,7 +131,11 @@ class WebSocketProducer(Producer):
     def __init__(self, url: str, *, path: str | None = None, ws_timeout: float | None = 60.0,
                  keepalive: float | None = 20.0, silence_pings: bool = True, pong_timeout: float | None = None,
                  headers: Any = None, telemetry_id: str = "websocket_producer", concurrency: int = 1,
-                 transformer: Callable[[Any, dict[str, Any]], Message] | None = None, retry: RetryPolicy | None = None,
+                 transformer: Callable[[Any, dict[str, Any]], Message] | None = None,
+                 on_upgrade: Callable[[Upgrade], object] | None = None,
+                 frame_handler: Callable[[bytes, Any], FrameResult] | None = None, frame_handler_state: Any = None,
+                 session_markers: bool = False,
+                 retry: RetryPolicy | None = None,
                  open_timeout: float | None = 10.0, close_timeout: float = 5.0, max_size: int | None = 2**20,
                  write_limit: int = 2**20, subprotocols: Sequence[str] | None = None, origin: str | None = None,
                  user_agent_header: str | None = USER_AGENT, socket_options: SocketOptions | None = None,
@@ -146,6 +170,11 @@ class WebSocketProducer(Producer):
         self.telemetry_id = text("producer.telemetry_id", telemetry_id)
         function("producer.transformer", transformer, "(data, metadata) -> Message")
         self._transformer = transformer
+        _check_hooks(on_upgrade, frame_handler, frame_handler_state)
+        self._on_upgrade = on_upgrade
+        self._frame_handler = frame_handler
+        self._frame_handler_state = frame_handler_state
+        self._session_markers = boolean("producer.session_markers", session_markers)
         self._retry = check_retry(retry if retry is not None else Backoff())
         if self._way.serves_once and self.concurrency > 1:
             raise ConfigurationError("producer.sock", sock, "one socket serves one connection: concurrency=1, or a callable")
@@ -160,6 +189,7 @@ class WebSocketProducer(Producer):
         self._way.prepare()
         self._logger = check_logger("producer.logger", logger)
         self.connections: tuple[Connection, ...] = ()
+        self._dispatcher: Dispatcher | None = None
         self._threads: list[threading.Thread] = []
 
     def check_bounds(self, max_queue_bytes: int) -> None:
@@ -180,7 +210,11 @@ class WebSocketProducer(Producer):
         self._name = f"wsengine:{host.name}:producer_{host.index}"
         account = host.account
         slab = min(SLAB, max(4096, 1 << (account.max_bytes // 8).bit_length() - 1 if account.max_bytes >= 8 else 4096))
-        ring = Ring(max(account.max_messages, 2), account, host.parker, slab_bytes=slab)
+        dispatched = self._frame_handler is not None or self._session_markers
+        dispatcher = self._dispatcher = host.open_dispatcher() if dispatched else None
+        ring = Ring(max(account.max_messages, 2), account, host.parker if dispatcher is None else dispatcher.parker,
+                    slab_bytes=slab)
+        self._most_kept = account.max_bytes
         parker, timer_parker = Parker(), Parker()
         self.connections = tuple(Connection(i, self.uri, RetryBudget(self._retry, decide=self._decide))
                                  for i in range(self.concurrency))
@@ -194,17 +228,26 @@ class WebSocketProducer(Producer):
         self._supervisor = Supervisor(
             self._name, self.connections, parker, self._receiver, self._timer, self._events, self._timing, self._dial,
             lambda error: host.finished(self, error), (account.max_messages, account.max_bytes))
-        host.add_ring(ring, Origin(self.connections), self._transformer)
+        origin = Origin(self.connections)
+        if dispatcher is None:
+            host.add_ring(ring, origin, self._transformer)
+        else:
+            sessions = ProducerSessions(self.connections, self._supervisor)
+            dispatcher.add_ring(ring, origin, FrameHandler(self._frame_handler, self._frame_handler_state, sessions),
+                                self._transformer, self._session_markers)
 
     def _abandon(self, index: int, epoch: int) -> None:
         """A message was begun and will not be completed: nothing can follow it."""
         self._receiver.close(index, epoch, 1011, b"incomplete message")
 
-    def _dial(self, cancellation: Cancellation) -> Dialed:
+    def _dial(self, index: int, epoch: int, cancellation: Cancellation) -> Dialed:
         """One attempt, in a dialer thread."""
+        bootstrap = None
+        if self._on_upgrade is not None:
+            bootstrap = Bootstrap(self._on_upgrade, index, epoch, self.uri.redacted, self.max_size, self._most_kept)
         return dial(self.uri, self._way, headers=self._headers, origin=self._origin, subprotocols=self._subprotocols,
                     user_agent_header=self._user_agent, compression=self.compression, open_timeout=self._open_timeout,
-                    cancellation=cancellation)
+                    cancellation=cancellation, bootstrap=bootstrap)
 
     def start(self) -> None:
         started: list[threading.Thread] = []
@@ -265,8 +308,12 @@ class WebSocketProducer(Producer):
         return sum(connection.counts()["discarded"] for connection in self.connections)
 
     def stats(self) -> dict[str, Any]:
-        return {"name": type(self).__name__, "url": self.uri.redacted, "depth": self._receiver.ring.depth,
-                "slabs": self._receiver.ring.slabs, "connections": [c.stats() for c in self.connections]}
+        ring = self._receiver.ring
+        figures: dict[str, Any] = {"name": type(self).__name__, "url": self.uri.redacted, "depth": ring.depth,
+                                   "slabs": ring.slabs, "connections": [c.stats() for c in self.connections]}
+        if self._dispatcher is not None:
+            figures["frame_handler"] = self._dispatcher.figures(ring)
+        return figures
 
     def __repr__(self) -> str:
         return f"<WebSocketProducer {self.uri.redacted}>"
@@ -275,6 +322,24 @@ class WebSocketProducer(Producer):
 def _no_other_attempt(error: BaseException) -> BaseException:
     """The decision where the user's one socket is used up."""
     return error
+
+
+def _check_hooks(on_upgrade: object, frame_handler: object, state: object) -> None:
+    function("producer.on_upgrade", on_upgrade, "(upgrade) -> None or a list of frames")
+    function("producer.frame_handler", frame_handler, "(payload, state) -> Emit, Skip or Fail")
+    for name, hook in (("on_upgrade", on_upgrade), ("frame_handler", frame_handler), ("frame_handler_state", state)):
+        if inspect.iscoroutinefunction(hook):
+            raise ConfigurationError(f"producer.{name}", hook, "define it without async: it is called in a thread, and its "
+                                     "result is what counts")
+    if frame_handler is None and state is not None:
+        raise ConfigurationError("producer.frame_handler_state", state, "give a frame_handler, too, or leave it out")
+    if not callable(state):
+        try:
+            copy.deepcopy(state)
+        except BaseException as error:
+            raise ConfigurationError("producer.frame_handler_state", type(state).__name__, "each generation of a connection "
+                                     "begins with a deep copy, and this cannot be copied; give a callable that makes it"
+                                     ) from error
 
 
 class Origin:

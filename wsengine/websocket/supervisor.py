@@ -57,13 +57,13 @@ class Supervisor:
 
     Args:
         connections: all places.
-        attempt: dials, in a dialer thread: (cancellation) -> Dialed.
+        attempt: dials, in a dialer thread: (index, epoch, cancellation) -> Dialed.
         finished: called when every connection has been given up.
         limits: of the pipeline's account, for the queue events.
     """
 
     def __init__(self, name: str, connections: Sequence[Connection], parker: Parker, receiver: Receiver,
-                 timer: KeepaliveTimer, events: Events, timing: Timing, attempt: Callable[[Cancellation], Dialed],
+                 timer: KeepaliveTimer, events: Events, timing: Timing, attempt: Callable[[int, int, Cancellation], Dialed],
                  finished: Callable[[BaseException], None], limits: tuple[int, int]) -> None:
         self._name = name
         self._connections = connections
@@ -75,8 +75,9 @@ class Supervisor:
         self._finished = finished
         self._limits = limits
         self._cancellation = Cancellation()
-        self._dialers = Dialers(name, lambda index, epoch: attempt(self._cancellation), self._dialed)
+        self._dialers = Dialers(name, lambda index, epoch: attempt(index, epoch, self._cancellation), self._dialed)
         self._results: deque[tuple[int, int, Dialed | BaseException]] = deque()  # dialers append, the supervisor pops
+        self._reports: deque[tuple[int, int, BaseException | int]] = deque()  # the dispatcher appends, the supervisor pops
         self._draining = False  # drain sets it
         self._deadline: float | None = None  # stop sets it: when all must have ended
         self._woken = False  # drain and stop set it, the supervisor clears it
@@ -105,6 +106,16 @@ class Supervisor:
         self._cancellation.cancel()
         self._wake()
 
+    def fail(self, index: int, epoch: int, error: BaseException) -> None:
+        """Close this generation of a connection with 1011 and tell `error` as its failure; nothing if it is over."""
+        self._reports.append((index, epoch, error))
+        self._parker.notify()
+
+    def tell_dropped(self, index: int, epoch: int, count: int) -> None:
+        """Tell that so many messages were dropped behind a failure of the frame handler."""
+        self._reports.append((index, epoch, count))
+        self._parker.notify()
+
     def _wake(self) -> None:
         self._woken = True
         self._parker.notify()
@@ -126,15 +137,17 @@ class Supervisor:
                 self._take_result(*self._results.popleft())
             for note in self._receiver.notes():
                 self._take_note(note)
+            self._take_reports()
             if self._draining:
                 self._drain_seen()
             else:
                 self._dial_due()
+        self._take_reports()
         self._dialers.join(1)
         self._cancellation.close()
 
     def _has_work(self) -> bool:
-        return bool(self._woken or self._results or self._receiver.noted)
+        return bool(self._woken or self._results or self._reports or self._receiver.noted)
 
     def _over(self) -> bool:
         return (self._deadline is not None and self._dialing == 0
@@ -219,6 +232,21 @@ class Supervisor:
         if all(c._lifecycle.state is State.STOPPED for c in self._connections):
             self._finished(exhausted)
 
+    # --------------------------------------------------------------------------------------------- of the frame handler
+
+    def _take_reports(self) -> None:
+        while self._reports:
+            index, epoch, what = self._reports.popleft()
+            connection = self._connections[index]
+            if isinstance(what, int):
+                self._events.dropped(connection, what, "the frame handler had failed", epoch)
+            elif (connection.epoch == epoch and connection._lifecycle.state is State.READY and connection._fault is None
+                    and not self._draining):
+                connection._fault = what
+                self._receiver.close(index, epoch, 1011, b"frame handler failed")
+            else:
+                self._events.failed_late(connection, epoch, what)
+
     # ----------------------------------------------------------------------------------------------------------- notes
 
     def _take_note(self, note: Note) -> None:
@@ -244,6 +272,8 @@ class Supervisor:
             connection.close_code, connection.close_reason = error.code, error.reason
         else:
             connection.close_code, connection.close_reason = 1006, ""
+        if connection._fault is not None:
+            event, error = "failure", connection._fault
         connection._outgoing.shut(ending(error))
         if connection._lifecycle.state is State.CLOSING or self._draining:
             connection._lifecycle.fire(Event.GIVEN_UP)

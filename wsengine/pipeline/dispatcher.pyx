@@ -1,0 +1,365 @@
+"""The dispatcher: one thread that calls `frame_handler` for each message in order, and hands on what it emits.
+
+    rings ──▶ claim ──▶ frame_handler ──▶ transformer ──▶ queue ──▶ processors
+                              │ replies ──▶ the connection
+                              └ error ──▶ the connection is failed, the rest of its generation dropped
+
+What waits in the rings, what is in hand here and what is queued are charged to the pipeline's one account: a frame's charge
+passes to what is emitted for it. Where an emission is larger than what it replaces, the dispatcher waits for room; if
+nothing that was emitted is left with the processors, there is nobody to make room, and it goes on all the same. So an
+account may be over its bound by what one frame emits, and never for longer than that is being handled.
+"""
+from collections import deque
+
+from wsengine.errors import EngineError, FrameHandlerError
+
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libcpp.atomic cimport atomic, memory_order_acquire, memory_order_release
+from wsengine.engine.ring cimport CAccount, Descriptor, Parker, Ring, SlabPool
+from wsengine.message cimport Message
+from wsengine.pipeline.crew cimport Crew
+from wsengine.pipeline.emission cimport emit, marker
+from wsengine.pipeline.frame_handler cimport Emit, Fail, FrameHandler, Skip, judged
+from wsengine.pipeline.materialiser cimport CHUNK, Materialiser
+
+cdef int64_t SLICE_NS = 1000000000       # it looks up once a second, whatever became of a wake
+cdef double ROOM_SLICE = 0.02            # the same of a wait for room: not everybody who releases notifies
+
+
+cdef Emit HAND_ON = Emit((), None)
+
+
+cdef class Session:
+    """One connection as its frame handler knows it."""
+
+
+cdef class Course:
+    """One ring, whose messages a frame handler sees."""
+
+    def __cinit__(self, Ring ring not None, origin, FrameHandler handler not None, transformer, bint markers):
+        self.ring = ring
+        self.origin = origin
+        self.handler = handler
+        self.transformer = transformer
+        self.markers = markers
+        self.sessions = {}
+
+
+cdef class Dispatcher:
+    """Calls frame handlers; `run` is the body of its thread. To the crew it is an inbox: processors claim from `queue`.
+
+    Args:
+        crew: of the pipeline; it takes what is emitted.
+    """
+
+    def __cinit__(self, Crew crew not None):
+        self.crew = crew
+        self.thread_name = f"wsengine:{crew.name}:dispatcher"
+        self.queue = deque()
+        self.parker = Parker()
+        self.room = Parker()
+        self.courses = []
+        self.materialiser = Materialiser.__new__(Materialiser, crew.account)
+        self.ending = new atomic[int](0)
+        self.closed = new atomic[int](0)
+
+    def __dealloc__(self):
+        del self.ending
+        del self.closed
+
+    def add_ring(self, Ring ring, origin, FrameHandler handler, transformer=None, bint markers=False) -> None:
+        """Take a ring, whose parker is this one's; `origin` knows its connections. With `markers` each generation of a
+        connection begins with a message that says so. Before anything starts."""
+        self.courses.append(Course(ring, origin, handler, transformer, markers))
+
+    # --------------------------------------------------------------------------------------------------------- the loop
+
+    def run(self) -> None:
+        """Claim and dispatch until `end` and nothing is left to claim, or `close`. If the thread dies, another may run it:
+        the generation that was being worked on is failed, as its state may be half changed, and the rest goes on."""
+        cdef uint32_t seen
+        cdef Session session = self.working
+        if session is not None:
+            self.break_session(session, FrameHandlerError("the dispatcher's thread died while it worked on this connection"))
+            self.working = None
+        while self.handle():
+            self.parker.c.arrive()
+            if self.claim():
+                continue
+            self.tell_drops()
+            seen = self.parker.c.prepare()
+            if self.wants_no_wait():
+                self.parker.c.leave()
+                if self.ending.load(memory_order_acquire) and not self.ready():
+                    return
+                continue
+            with nogil:
+                self.crew.account.c.wake_resting()
+                self.parker.c.wait(seen, SLICE_NS)
+
+    def wants_no_wait(self) -> bool:
+        """Whether there is something to do, or it is to end."""
+        return self.ready() or self.ending.load(memory_order_acquire) or self.closed.load(memory_order_acquire)
+
+    cdef bint ready(self) noexcept:
+        cdef Course course
+        for course in self.courses:
+            if course.ring.c.ready():
+                return True
+        return False
+
+    cdef bint claim(self):
+        """Claim from one ring, the next in turn that has something; whether there was any."""
+        cdef Course course
+        cdef list frames
+        cdef Py_ssize_t i, places = len(self.courses)
+        cdef uint32_t most = <uint32_t>min(max(CLAIM_BYTES // max(self.materialiser.usual, <uint32_t>1), 1), CHUNK)
+        if self.closed.load(memory_order_acquire):
+            return False
+        for i in range(places):
+            course = <Course>self.courses[(self.turn + i) % places]
+            if not course.ring.c.ready():
+                continue
+            frames = self.materialiser.claim(course.ring, most, course.origin, None)
+            if frames is None:
+                continue
+            self.turn = <int>((self.turn + i + 1) % places)
+            self.course = course
+            with self.lock:
+                self.at = 0
+                self.frames = frames
+            course.taken += len(frames)
+            return True
+        return False
+
+    cdef bint handle(self):
+        """Dispatch what is in hand; False if that was taken away meanwhile, or is to stay for who will."""
+        cdef list frames = self.frames
+        if frames is None:
+            return not self.closed.load(memory_order_acquire)
+        while self.at < len(frames):
+            if self.closed.load(memory_order_acquire) or not self.dispatch(<Message>frames[self.at]):
+                return False
+        with self.lock:
+            if self.taken:
+                return False
+            self.frames = None
+        self.materialiser.keep(frames)
+        return True
+
+    # --------------------------------------------------------------------------------------------------------- one frame
+
+    cdef bint dispatch(self, Message frame):
+        """Have the handler see one message, and do what it wants; False if the pipeline was closed meanwhile."""
+        cdef Session session = self.session_of(frame)
+        cdef object outcome
+        cdef bint done
+        if session.broken:
+            session.dropped += 1
+            self.course.dropped += 1
+            self.untold = True
+            done = self.deliver(session, frame, None)
+        else:
+            self.working = session
+            outcome = self.ask(frame, session.state)
+            if isinstance(outcome, Emit):
+                session.state = (<Emit>outcome).state
+                done = self.deliver(session, frame, self.emission)
+                self.emission = None
+                if done and (<Emit>outcome).replies:
+                    self.settle_replies(session, (<Emit>outcome).replies)
+            elif isinstance(outcome, Skip):
+                session.state = (<Skip>outcome).state
+                done = self.deliver(session, frame, None)
+                if done and (<Skip>outcome).replies:
+                    self.settle_replies(session, (<Skip>outcome).replies)
+            else:
+                session.broken = True
+                done = self.deliver(session, frame, None)
+                self.break_session(session, outcome)
+        self.working = None
+        return done
+
+    cdef object ask(self, Message frame, object state):
+        """What the handler says to a message: an Emit, whose messages are made then, a Skip, or the failure as an error."""
+        cdef object outcome
+        try:
+            if frame.verdict is not None:
+                raise MemoryError("no memory for the payload")
+            if self.course.handler.function is None:
+                self.emission = emit(self, self.crew.log_failure, self.course.transformer, frame, (frame.payload,))
+                return HAND_ON
+            outcome = judged(self.course.handler.function(frame.payload, state))
+            if isinstance(outcome, Emit):
+                self.emission = emit(self, self.crew.log_failure, self.course.transformer, frame, (<Emit>outcome).payloads)
+        except BaseException as raised:
+            self.crew.log_failure("frame_handler", raised)
+            return caused(f"it raised {type(raised).__name__}", raised)
+        return FrameHandlerError((<Fail>outcome).reason) if isinstance(outcome, Fail) else outcome
+
+    cdef Session session_of(self, Message frame):
+        """The session of a message; a new generation begins one."""
+        cdef Session session = self.course.sessions.get(frame.connection_index)
+        if session is not None and session.epoch == frame.epoch:
+            return session
+        if session is not None:
+            self.tell_drops()
+        session = Session.__new__(Session)
+        session.index = frame.connection_index
+        session.epoch = frame.epoch
+        session.marked = not self.course.markers
+        self.course.sessions[frame.connection_index] = session
+        self.working = session
+        try:
+            session.state = self.course.handler.new_state()
+        except BaseException as raised:
+            self.crew.log_failure("frame_handler_state", raised)
+            self.break_session(session, caused(f"frame_handler_state raised {type(raised).__name__}", raised))
+        return session
+
+    cdef break_session(self, Session session, object error):
+        """Drop the rest of the generation, and have its connection closed."""
+        session.broken = True
+        session.state = None
+        self.course.handler.sessions.fail(session.index, session.epoch, error)
+
+    cdef settle_replies(self, Session session, object replies):
+        """Send what the handler wants sent. What cannot be sent though the connection is there breaks the session."""
+        try:
+            self.course.mute += self.course.handler.sessions.reply(session.index, session.epoch, replies)
+        except BaseException as raised:
+            self.crew.log_failure("a reply of frame_handler", raised)
+            self.break_session(session, caused(f"a reply could not be sent: {type(raised).__name__}", raised))
+
+    def tell_drops(self) -> None:
+        """Tell what was dropped behind failures since the last call; before it waits, and before a new generation."""
+        cdef Course course
+        cdef Session session
+        cdef uint64_t count
+        if not self.untold:
+            return
+        self.untold = False
+        for course in self.courses:
+            for session in list(course.sessions.values()):
+                if session.dropped:
+                    count, session.dropped = session.dropped, 0
+                    course.handler.sessions.dropped(session.index, session.epoch, count)
+
+    # ---------------------------------------------------------------------------------------------------- what is emitted
+
+    cdef bint fits(self, Py_ssize_t messages, int64_t size) noexcept:
+        cdef uint64_t level = self.crew.account.c.level()
+        return ((messages <= 0 or CAccount.messages_of(level) + messages <= self.crew.account.c.max_messages())
+                and (size <= 0 or CAccount.bytes_of(level) + size <= self.crew.account.c.max_bytes()))
+
+    def has_room(self) -> bool:
+        """Whether what is awaited fits, or there is no sense in waiting for it."""
+        return (self.fits(self.wanted, self.wanted_size) or self.closed.load(memory_order_acquire)
+                or (self.crew.busy.load(memory_order_acquire) == 0 and len(self.queue) == 0))
+
+    cdef bint await_room(self, Py_ssize_t messages, int64_t size):
+        """Wait until so much more fits, or nobody could make room by acknowledging; False if the pipeline was closed."""
+        self.wanted = messages
+        self.wanted_size = size
+        self.crew.ask(1)
+        try:
+            while not self.has_room():
+                self.room.wait(self.has_room, ROOM_SLICE)
+        finally:
+            self.crew.ask(-1)
+        return not self.closed.load(memory_order_acquire)
+
+    cdef bint deliver(self, Session session, Message frame, list messages):
+        """Queue what was emitted for a frame, and pass its charge on; then the frame is done. False if it is no longer ours."""
+        cdef Message message
+        cdef Py_ssize_t count
+        cdef uint64_t size = 0
+        cdef int64_t more
+        if not session.marked:
+            messages = [marker(self, frame), *(messages or ())]
+        count = 0 if messages is None else len(messages)
+        if count:
+            for message in messages:
+                size += message.charged
+        more = <int64_t>size - <int64_t>frame.charged
+        if (count > 1 or more > 0) and not self.fits(count - 1, more) and not self.await_room(count - 1, more):
+            return False
+        with self.lock:
+            if self.taken:
+                return False
+            if count != 1 or more != 0:
+                self.crew.account.c.charge(count, size)
+                self.crew.account.c.release(1, frame.charged)
+            self.at += 1
+            if count:
+                self.queue.extend(messages)
+        session.marked = True
+        if count:
+            self.course.emitted += count
+            self.crew.parker.c.notify()
+        return True
+
+    # ------------------------------------------------------------------------------------------------ from other threads
+
+    @property
+    def depth(self) -> int:
+        """About how many messages wait in the rings."""
+        return sum([(<Course>course).ring.c.depth() for course in self.courses])
+
+    def asked(self) -> None:
+        """Somebody has acknowledged messages: there may be room."""
+        self.room.c.notify_all()
+
+    def ack_now(self, message) -> None:
+        """A message that still waits here cannot be acknowledged."""
+        raise EngineError(f"{message!r} waits for a processor; acknowledge it in its handler")
+
+    def figures(self, Ring ring not None) -> dict:
+        """What became of the messages of one ring: messages taken, messages emitted, messages dropped behind failures, and
+        replies that were dropped."""
+        cdef Course course
+        for course in self.courses:
+            if course.ring is ring:
+                return {"taken": course.taken, "emitted": course.emitted, "dropped": course.dropped,
+                        "replies_dropped": course.mute}
+        raise EngineError("this ring is not the dispatcher's")
+
+    def end(self) -> None:
+        """Leave once nothing is left to claim."""
+        self.ending.store(1, memory_order_release)   # pairs with the acquire in run
+        self.parker.c.notify_all()
+
+    def close(self) -> None:
+        """Call no handler and emit nothing more: the deadline has come."""
+        self.closed.store(1, memory_order_release)   # pairs with the acquire in claim and handle
+        self.parker.c.notify_all()
+        self.room.c.notify_all()
+
+    def take_over(self) -> int:
+        """After `close`: let go of all that waits in the rings, and of what is in hand, even while a handler has not
+        returned; how many messages that were. What had been emitted before stays in `queue`."""
+        cdef Course course
+        cdef Descriptor one
+        cdef uint64_t size = 0
+        cdef Py_ssize_t count = 0, i
+        with self.lock:
+            self.taken = True
+            if self.frames is not None:
+                for i in range(self.at, len(self.frames)):
+                    size += (<Message>self.frames[i]).charged
+                    count += 1
+                self.frames = None
+        if count:
+            self.crew.account.c.release(count, size)
+        for course in self.courses:
+            while course.ring.c.pop(&one, 1):
+                SlabPool.drop(one.arrival.slab, 1)
+                self.crew.account.c.release(1, 0)
+                count += 1
+        return count
+
+
+cdef object caused(str reason, object error):
+    failure = FrameHandlerError(reason)
+    failure.__cause__ = error
+    return failure
