@@ -19,8 +19,8 @@ from setuptools.command.build_ext import build_ext
 MODULES = [
     "wsengine.message", "wsengine.testing.stamp",
     *(f"wsengine.engine.{name}" for name in (
-        "ring", "utf8", "frames", "inflate", "deflate", "tls", "control", "output", "intake", "parts", "stream", "reader",
-        "receiver", "sender", "outlet", "keepalive")),
+        "ring", "utf8", "frames", "inflate", "deflate", "tls", "control", "output", "intake", "overflow", "parts", "stream",
+        "reader", "receiver", "sender", "outlet", "keepalive")),
     *(f"wsengine.pipeline.{name}" for name in (
         "chunk", "crew", "callbacks", "materialiser", "processor", "frame_handler", "emission", "dispatcher")),
 ]

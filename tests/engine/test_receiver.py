@@ -435,8 +435,8 @@ def test_orders_for_connections_that_are_not_there_do_nothing():
 
 
 def test_notes_name_kinds_and_causes_of_the_tables():
-    assert KINDS == ("ended", "high", "low", "ping", "pong")
-    assert CAUSES == ("none", "closed", "failed", "eof", "error", "idle", "pong", "released", "memory", "tls")
+    assert KINDS == ("ended", "high", "low", "drop", "ping", "pong")
+    assert CAUSES == ("none", "closed", "failed", "eof", "error", "idle", "pong", "released", "memory", "tls", "overflow")
 
 
 def test_the_supervisor_is_woken_by_a_note():

@@ -39,7 +39,7 @@ struct Control {
   std::atomic<std::uint32_t> pong_number{0};    // the newest ping that was answered
   std::atomic<std::int64_t> round_trip_ns{-1};  // of that one; below 0: none yet
   std::atomic<std::int64_t> close_due_ns{0};    // when a closing handshake must be over; 0: none goes on
-  std::atomic<std::uint64_t> messages{0}, bytes{0}, wire_bytes{0}, frames{0}, discarded{0}, pauses{0}, pings_heard{0};
+  std::atomic<std::uint64_t> messages{0}, bytes{0}, wire_bytes{0}, frames{0}, discarded{0}, dropped{0}, pauses{0}, pings_heard{0};
 
   // ---- timer -> reader and Python
   std::atomic<std::uint32_t> ping_number{0};  // the newest ping; store release after its time, load acquire before it

@@ -31,6 +31,7 @@ cdef extern from "control.hpp" namespace "wsengine" nogil:
         atomic[uint64_t] wire_bytes
         atomic[uint64_t] frames
         atomic[uint64_t] discarded
+        atomic[uint64_t] dropped
         atomic[uint64_t] pauses
         atomic[uint64_t] pings_heard
         atomic[uint32_t] ping_number

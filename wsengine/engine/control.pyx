@@ -52,6 +52,7 @@ cdef class ControlBlock:
             "wire_bytes": self.c.wire_bytes.load(memory_order_relaxed),
             "frames": self.c.frames.load(memory_order_relaxed),
             "discarded": self.c.discarded.load(memory_order_relaxed),
+            "dropped": self.c.dropped.load(memory_order_relaxed),
             "pauses": self.c.pauses.load(memory_order_relaxed),
             "pings_heard": self.c.pings_heard.load(memory_order_relaxed),
             "pings_sent": self.c.ping_number.load(memory_order_relaxed),

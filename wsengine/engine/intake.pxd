@@ -5,6 +5,7 @@
 # that has the lead (lead.hpp).
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libcpp cimport bool as cbool
+from wsengine.engine.control cimport Control
 from wsengine.engine.frames cimport MaskKeys, Parsed
 from wsengine.engine.ring cimport Arrival, CAccount, CParker, CRing, Descriptor, Slab, SlabPool
 
@@ -30,6 +31,11 @@ cdef struct Intake:            # the reader's, one a ring: its connections share
     cbool lent                 # read by a processor, which looks for messages itself: nobody needs to be notified
     MaskKeys keys
     int64_t now                # of the read under way
+    int overflow               # an Overflow: what to do where there is no room
+    cbool dropping             # there is none for the message under way, if it becomes complete now
+    uint64_t drops             # messages dropped since the reader told of drops last
+    Control** controls         # of its connections, by index; NULL where it has one connection, `sole`
+    Control* sole
     cbool loud                 # pings and pongs are noted, and not only pongs that somebody waits for
     void* notes                # reader: where they are noted
     void (*note_control)(void* notes, uint32_t index, uint32_t epoch, bint ping, const Parsed* parsed, int64_t now,
@@ -47,7 +53,9 @@ cdef Arrival* room_in_slab(Intake* intake, size_t size) noexcept nogil
 cdef inline bint has_credit(Intake* intake) noexcept nogil:
     if intake.credit == 0:
         flush(intake)
-        intake.credit = min(intake.account.room(), <uint64_t>CREDIT)
+        # where room is made, or messages dropped, bytes count as well: nothing else keeps them within the bound
+        if intake.overflow == 0 or intake.account.admits():
+            intake.credit = min(intake.account.room(), <uint64_t>CREDIT)
     return intake.credit != 0
 
 cdef inline void describe(Descriptor* one, const Arrival* arrival, uint32_t ordinal, const uint8_t* data, uint64_t size,

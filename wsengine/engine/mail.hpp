@@ -30,6 +30,7 @@ enum Kind : std::uint32_t {  // reader -> supervisor
   kEnded,                    // the reader is off this connection: exactly once a generation
   kHigh,                     // reading paused: the pipeline is full
   kLow,                      // reading resumed
+  kDrop,                     // messages were dropped: the counters of the connections say how many
   kPing,
   kPong,
 };

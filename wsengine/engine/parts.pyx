@@ -10,6 +10,7 @@ from wsengine.engine.frames cimport OP_TEXT, Parsed, parser_fail
 from wsengine.engine.inflate cimport (INFLATE_CORRUPT, INFLATE_FULL, INFLATE_MEMORY, INFLATE_UNFINISHED, Inflating,
                                       inflate_piece)
 from wsengine.engine.intake cimport Intake, flush, room_in_slab
+from wsengine.engine.overflow cimport OVERFLOW_BLOCK, drop_newest
 from wsengine.engine.ring cimport Arrival, Slab, SlabPool
 from wsengine.engine.stream cimport DEFLATED, GROWTH, Wire
 from wsengine.engine.utf8 cimport utf8_feed
@@ -67,6 +68,10 @@ cdef void deliver_part(Wire* wire, Intake* intake, uint8_t opcode) noexcept nogi
     """The message in progress is complete."""
     if wire.skips_left and skip(wire):
         drop_part(wire)
+        return
+    if intake.dropping:
+        drop_part(wire)
+        drop_newest(wire, intake)
         return
     begin_arrival(wire, intake, wire.part_arrival, wire.part_slab)
     stage(wire, intake, wire.part_arrival, wire.part, wire.part_size, opcode)
@@ -184,4 +189,7 @@ cdef Took take_deflated(Wire* wire, Intake* intake, Parsed* parsed, uint64_t* pa
     if not elsewhere:
         return TOOK
     flush(intake)
-    return TOOK if intake.account.admits() else TOOK_FULL
+    if intake.account.admits():
+        return TOOK
+    intake.credit = 0                 # the bound in bytes is met, which credit does not count
+    return TOOK_FULL if intake.overflow == OVERFLOW_BLOCK else TOOK

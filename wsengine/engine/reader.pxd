@@ -37,6 +37,7 @@ cdef extern from "mail.hpp" namespace "wsengine" nogil:
         KIND_ENDED "wsengine::kEnded"
         KIND_HIGH "wsengine::kHigh"
         KIND_LOW "wsengine::kLow"
+        KIND_DROP "wsengine::kDrop"
         KIND_PING "wsengine::kPing"
         KIND_PONG "wsengine::kPong"
 
@@ -99,6 +100,8 @@ cdef struct Reader:
     uint32_t starved           # connections that wait for room
     int64_t high_ns            # when "high" was noted last
     cbool high                 # and "low" not yet
+    int64_t drop_ns            # when drops were noted last
+    cbool drops                # there have been some since
     atomic[uint32_t]* discards # carried out; here by release, whoever drains by acquire
     cbool met_idle             # a processor waited when the last turn began
     cbool stopping

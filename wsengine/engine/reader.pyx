@@ -78,6 +78,20 @@ cdef void note_pressure(Reader* reader, Wire* wire, bint high) noexcept nogil:
     post(reader, note)
 
 
+cdef void note_drops(Reader* reader) noexcept nogil:
+    """Note that messages were dropped, at most once in PRESSURE_NS. Those behind the last note are told with the end."""
+    cdef CNote* note
+    cdef int64_t now = monotonic_ns()
+    if now - reader.drop_ns < PRESSURE_NS:
+        return
+    note = note_of(KIND_DROP, NULL)
+    if note == NULL:
+        return
+    reader.drop_ns = now
+    reader.drops = False
+    post(reader, note)
+
+
 # ---------------------------------------------------------------------------------------------------------- poll set
 
 cdef void set_interest(Reader* reader, Wire* wire, bint write) noexcept nogil:
@@ -215,6 +229,10 @@ cdef void take_turn(Reader* reader, Wire* wire) noexcept nogil:
         parker.foretell()             # what there is to read is likely to be, or to complete, a message
     reading = wire_read(wire, wire.intake)
     intake_settle(wire.intake)
+    if wire.intake.drops:
+        wire.intake.drops = 0
+        reader.drops = True
+        note_drops(reader)
     if early:
         parker.fulfil()
     if reading == READ_END:
@@ -404,6 +422,11 @@ cdef int patience(Reader* reader) noexcept nogil:
     cdef int64_t left
     if reader.again_count:
         return 0
+    if reader.drops:
+        left = reader.drop_ns + PRESSURE_NS - monotonic_ns()
+        if left > 0:
+            return <int>(left // 1000000) + 1
+        note_drops(reader)
     if reader.starved == 0 or reader.high:
         return -1
     left = reader.high_ns + PRESSURE_NS - monotonic_ns()

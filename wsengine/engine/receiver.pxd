@@ -25,6 +25,7 @@ cdef class Receiver:
     cdef Reader* reader
     cdef readonly Ring ring    # keeps the ring alive
     cdef dict owners           # control blocks and inflows of connections given to the reader, kept alive; add, forget
+    cdef list places           # keeps the control blocks of the ring's connections alive
     cdef unsigned discards     # asked for; whoever drains
     cdef Parker supervisor     # the same
     cdef Parker timer

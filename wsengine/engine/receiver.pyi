@@ -1,3 +1,4 @@
+from collections.abc import Iterable
 from typing import Final, NamedTuple, final
 
 from wsengine.engine.control import ControlBlock
@@ -20,7 +21,7 @@ CAUSES: Final[tuple[str, ...]]
 
 @final
 class Inflow:
-    def __new__(cls, ring: Ring, receiver: Receiver) -> Inflow: ...
+    def __new__(cls, ring: Ring, receiver: Receiver, *, overflow: str = ...) -> Inflow: ...
     @property
     def ring(self) -> Ring: ...
     @property
@@ -28,7 +29,10 @@ class Inflow:
 
 @final
 class Receiver:
-    def __new__(cls, ring: Ring, supervisor: Parker, timer: Parker, *, loud: bool = ...) -> Receiver: ...
+    def __new__(
+        cls, ring: Ring, supervisor: Parker, timer: Parker, *, loud: bool = ..., overflow: str = ...,
+        controls: Iterable[ControlBlock] = ...,
+    ) -> Receiver: ...
     @property
     def ring(self) -> Ring: ...
     def run(self) -> None: ...

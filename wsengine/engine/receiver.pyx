@@ -16,8 +16,9 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
 from libcpp.atomic cimport atomic, memory_order_acquire, memory_order_relaxed
 from cpython.bytes cimport PyBytes_FromStringAndSize
-from wsengine.engine.control cimport ControlBlock
+from wsengine.engine.control cimport Control, ControlBlock
 from wsengine.engine.intake cimport Intake, intake_start, intake_stop
+from wsengine.engine.overflow cimport policy
 from wsengine.engine.reader cimport (KIND_PING, KIND_PONG, ORDER_ADD, ORDER_CLOSE, ORDER_DISCARD, ORDER_RELEASE, ORDER_STOP,
                                      CNote, Command, CommandBox, NoteBox, Order, Poller, Reader, free_command, note_control,
                                      patience, take_round)
@@ -40,8 +41,8 @@ class Note(NamedTuple):
     round_trip: float
 
 
-KINDS = ("ended", "high", "low", "ping", "pong")
-CAUSES = ("none", "closed", "failed", "eof", "error", "idle", "pong", "released", "memory", "tls")
+KINDS = ("ended", "high", "low", "drop", "ping", "pong")
+CAUSES = ("none", "closed", "failed", "eof", "error", "idle", "pong", "released", "memory", "tls", "overflow")
 
 
 # ----------------------------------------------------------------------------------------------------------- the loops
@@ -129,15 +130,17 @@ cdef class Inflow:
     Args:
         ring: a guest.
         receiver: which will be given the connection.
+        overflow: what happens where there is no room, as of Receiver.
     """
 
-    def __cinit__(self, Ring ring not None, Receiver receiver not None):
+    def __cinit__(self, Ring ring not None, Receiver receiver not None, *, overflow="block"):
         self.ring = ring
         self.receiver = receiver
         self.intake = <Intake*>calloc(1, sizeof(Intake))
         if self.intake == NULL:
             raise MemoryError()
         open_intake(self.intake, ring, receiver.reader)
+        self.intake.overflow = policy(overflow)
 
     def __dealloc__(self):
         if self.intake != NULL:
@@ -156,9 +159,14 @@ cdef class Receiver:
         supervisor: notified after each note.
         timer: notified when a closing handshake begins.
         loud: whether pings and pongs are noted.
+        overflow: what happens to messages of the ring for which there is no room: "block", "drop_oldest", "drop_newest",
+            "error". ConfigurationError for another.
+        controls: the blocks of the connections whose messages come into the ring, by index; only "drop_oldest" needs them.
     """
 
-    def __cinit__(self, Ring ring not None, Parker supervisor not None, Parker timer not None, *, bint loud=False):
+    def __cinit__(self, Ring ring not None, Parker supervisor not None, Parker timer not None, *, bint loud=False,
+                  overflow="block", controls=()):
+        cdef ControlBlock block
         self.ring = ring
         self.owners = {}
         self.supervisor = supervisor
@@ -180,6 +188,13 @@ cdef class Receiver:
         self.reader.poller.add(self.reader.bell.wire().fd(), NULL, True, False)
         open_intake(&self.reader.intake, ring, self.reader)
         self.reader.intake.loud = loud
+        self.reader.intake.overflow = policy(overflow)
+        self.places = list(controls)
+        self.reader.intake.controls = <Control**>calloc(len(self.places) + 1, sizeof(Control*))
+        if self.reader.intake.controls == NULL:
+            raise MemoryError()
+        for i, block in enumerate(self.places):
+            self.reader.intake.controls[<int>i] = block.c
 
     def __dealloc__(self):
         cdef Wire* wire
@@ -202,6 +217,7 @@ cdef class Receiver:
             command = next_command
         self.notes()
         intake_stop(&self.reader.intake)
+        free(self.reader.intake.controls)
         free(self.reader.again)
         del self.reader.poller
         del self.reader.commands
@@ -259,6 +275,8 @@ cdef class Receiver:
             memcpy(command.leftover, <const char*>stream.leftover, command.leftover_size)
         self.owners[id(stream.control_owner)] = stream.control_owner, inflow
         stream.wire.intake = &self.reader.intake if inflow is None else inflow.intake
+        if inflow is not None:
+            inflow.intake.sole = stream.wire.control
         command.wire = stream.wire
         stream.wire = NULL
         self.reader.commands.push(command)

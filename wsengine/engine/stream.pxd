@@ -39,6 +39,7 @@ cdef enum Cause:               # why a connection ended; the first one found sta
     CAUSE_RELEASED             # we let go of it
     CAUSE_MEMORY               # no memory for a message
     CAUSE_TLS                  # the peer broke TLS: problem
+    CAUSE_OVERFLOW             # there was no room, and the policy is to fail
 
 cdef enum Reading:             # what became of an attempt to read
     READ_DRY                   # the socket has nothing more

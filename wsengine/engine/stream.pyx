@@ -21,6 +21,7 @@ from wsengine.engine.output cimport (output_close, output_drop, output_pong, out
                                      output_write)
 from wsengine.engine.parts cimport (TOOK_BROKEN, TOOK_FULL, TOOK_NO_MEMORY, Took, begin_arrival, drop_part, gather, skip,
                                     grow_part, stage, take_deflated)
+from wsengine.engine.overflow cimport OVERFLOW_BLOCK, OVERFLOW_CODE, OVERFLOW_ERROR, drop_newest, make_room
 from wsengine.engine.ring cimport Arrival, Descriptor, Slab, SlabPool, monotonic_ns
 from wsengine.engine.tls cimport TLS_FAILED, Tls, tls_free, tls_new, tls_read
 
@@ -189,8 +190,25 @@ cdef void take_message(Wire* wire, Intake* intake, const Parsed* parsed) noexcep
         return
     if wire.skips_left and skip(wire):
         return
+    if intake.dropping:
+        drop_newest(wire, intake)
+        return
     intake.in_place += 1
     stage(wire, intake, intake.arrival, parsed.payload, parsed.size, parsed.opcode)
+
+
+cdef void meet_overflow(Wire* wire, Intake* intake) noexcept nogil:
+    """There is no room, and the socket is not to wait."""
+    if make_room(intake):
+        return
+    if intake.overflow != OVERFLOW_ERROR:
+        intake.dropping = True
+        return
+    wire_blame(wire, CAUSE_OVERFLOW, OVERFLOW_CODE, 0, NULL, 0)
+    wire.discarding = True            # what still comes is counted as discarded
+    wire_close(wire, &intake.keys, OVERFLOW_CODE, b"queue overflow", 14)
+    drop_part(wire)
+    end_begins(wire, intake)
 
 
 cdef void no_memory(Wire* wire, Intake* intake) noexcept nogil:
@@ -211,10 +229,13 @@ cdef bint parse_bytes(Wire* wire, Intake* intake, const uint8_t* data, size_t si
     cdef Took took
     while at < size:
         if not wire.discarding:
+            intake.dropping = False
             if not has_credit(intake):
-                put_rest_by(wire, intake, data + at, size - at)
-                break
-            if between_messages(&wire.parser) and not wire.skips_left:
+                if intake.overflow == OVERFLOW_BLOCK:
+                    put_rest_by(wire, intake, data + at, size - at)
+                    break
+                meet_overflow(wire, intake)
+            elif between_messages(&wire.parser) and not wire.skips_left:
                 used = stage_whole(wire, intake, data + at, size - at, &whole, &payloads)
                 at += used
                 if used:
@@ -227,7 +248,7 @@ cdef bint parse_bytes(Wire* wire, Intake* intake, const uint8_t* data, size_t si
             continue
         others += 1
         if step == STEP_MESSAGE:
-            if not wire.discarding:
+            if not wire.discarding and not intake.dropping:
                 payloads += parsed.size
             take_message(wire, intake, &parsed)
             continue
@@ -398,7 +419,9 @@ cdef Reading wire_read(Wire* wire, Intake* intake) noexcept nogil:
         return READ_FULL
     for i in range(READS):
         if not wire.discarding and wire.phase < PHASE_ENDING and not intake.account.admits():
-            return READ_FULL
+            if intake.overflow == OVERFLOW_BLOCK:
+                return READ_FULL
+            intake.credit = 0         # credit does not count bytes
         got = receive(wire, intake, &slab, &arrival, &place)
         if got <= 0:
             if got == -1 and errno == EAGAIN:

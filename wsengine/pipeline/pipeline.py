@@ -91,7 +91,10 @@ class Pipeline:
         name: shown in thread names, telemetry and logs, and unique among running pipelines; by default the class's name.
         max_queue: messages held at the most, from arrival to acknowledgement; 1 to 2**23, rounded up to a power of two.
         max_queue_bytes: bytes held at the most, likewise.
-        overflow: what happens at that bound. "block": the socket is not read, so the sender has to wait.
+        overflow: what happens at that bound to what connections bring. "block": the socket is not read, so the server has
+            to wait. "drop_oldest": messages that have waited longest, and that no processor has claimed, go; "drop_newest":
+            those that arrive; each keeps its `seq`, is counted and told as (id, "queue", "drop"). "error": the connection
+            fails with QueueOverflow, and its retry policy decides. `push` of other producers waits in any case.
         shutdown_timeout: seconds that a stop may take.
 
     Raises:
@@ -116,7 +119,7 @@ class Pipeline:
         self.__name = text("pipeline.name", name) if name is not None else type(self).__name__
         self.__max_queue = 1 << (whole("pipeline.max_queue", max_queue, minimum=1, maximum=2**23) - 1).bit_length()
         self.__max_queue_bytes = whole("pipeline.max_queue_bytes", max_queue_bytes, minimum=1, maximum=2**39)
-        choice("pipeline.overflow", overflow, ("block",))
+        self.__overflow = choice("pipeline.overflow", overflow, ("block", "drop_oldest", "drop_newest", "error"))
         timeout = seconds("pipeline.shutdown_timeout", shutdown_timeout, optional=False, zero=True)
         self.__shutdown_timeout = timeout if timeout is not None else 0.0
         self.__check_handlers()
@@ -201,7 +204,7 @@ class Pipeline:
         life = self.__life = object()
         self._wsengine_topology = Topology(
             self, self.__name, self._wsengine_producers, self.__processors, max_queue=self.__max_queue,
-            max_queue_bytes=self.__max_queue_bytes, log_failure=FailureLog(self.__name),
+            max_queue_bytes=self.__max_queue_bytes, overflow=self.__overflow, log_failure=FailureLog(self.__name),
             finished=lambda producer, error: self.__producer_finished(life, producer, error))
         self.__monitor = Monitor(self._wsengine_topology, self.__carry_out_stop)
 

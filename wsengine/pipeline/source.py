@@ -175,12 +175,14 @@ class Host:
     Attributes:
         name: of the pipeline. index: of the producer in it.
         parker, account: what its sources must use.
+        overflow: what becomes of messages for which the account has no room, where a source does not wait.
     """
 
     def __init__(self, name: str, index: int, crew: Crew, demand: Callable[[], int],
                  finished: Callable[[Producer, BaseException | None], None],
-                 dispatcher: Callable[[], Dispatcher]) -> None:
+                 dispatcher: Callable[[], Dispatcher], overflow: str = "block") -> None:
         self.name = name
+        self.overflow = overflow
         self.index = index
         self.parker = crew.parker
         self.account = crew.account

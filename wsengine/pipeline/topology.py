@@ -71,7 +71,7 @@ class Topology:
     """The running parts of the pipeline `owner`."""
 
     def __init__(self, owner: object, name: str, producers: Sequence[Producer], processors: Processors, *, max_queue: int,
-                 max_queue_bytes: int, log_failure: FailureLog,
+                 max_queue_bytes: int, overflow: str, log_failure: FailureLog,
                  finished: Callable[[Producer, BaseException | None], None]) -> None:
         self.name = name
         self.swept = (0, 0)  # successful, failed: acknowledged by a stop in the place of processors; the stop
@@ -87,7 +87,7 @@ class Topology:
         self.dispatching: DispatcherSeat | None = None  # only where a producer wants it
         self.seats = [Seat(index, self.crew) for index in range(processors.concurrency)]
         for index, producer in enumerate(producers):
-            producer.attach(Host(name, index, self.crew, self.demand, finished, self.open_dispatcher))
+            producer.attach(Host(name, index, self.crew, self.demand, finished, self.open_dispatcher, overflow))
 
     def demand(self) -> int:
         """Messages that the processors would take at once."""

@@ -71,6 +71,7 @@ class Connection:
         self._attempt_at = 0.0
         self._opened_at = 0.0
         self._due = 0.0
+        self._told_dropped = 0
         self._counts: dict[str, int] = {}
         self._outgoing: Outgoing
         self._begin_close: Callable[[int, int, bytes], None]

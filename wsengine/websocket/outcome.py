@@ -10,7 +10,7 @@ import os
 from ssl import SSLError
 from typing import TYPE_CHECKING
 
-from wsengine.errors import ConnectionClosedError, ConnectionClosedOK, PayloadTooBig, ProtocolError
+from wsengine.errors import ConnectionClosedError, ConnectionClosedOK, PayloadTooBig, ProtocolError, QueueOverflow
 
 if TYPE_CHECKING:
     from wsengine.engine.receiver import Note
@@ -34,6 +34,8 @@ def outcome(note: Note, max_size: int, behind: BaseException | None = None) -> t
         return "timeout", TimeoutError(errno.ETIMEDOUT, "nothing was received for ws_timeout")
     if note.cause == "pong":
         return "timeout", TimeoutError(errno.ETIMEDOUT, "keepalive ping timeout")
+    if note.cause == "overflow":
+        return "failure", QueueOverflow('the pipeline was full, and overflow is "error"')
     if note.cause == "tls":
         return "disconnected", SSLError(text)
     if note.cause == "eof" and behind is not None:

@@ -218,7 +218,8 @@ class WebSocketProducer(Producer):
         parker, timer_parker = Parker(), Parker()
         self.connections = tuple(Connection(i, self.uri, RetryBudget(self._retry, decide=self._decide))
                                  for i in range(self.concurrency))
-        self._receiver = Receiver(ring, parker, timer_parker, loud=not self._silent)
+        self._receiver = Receiver(ring, parker, timer_parker, loud=not self._silent, overflow=host.overflow,
+                                  controls=[c._control for c in self.connections])
         self._timer = KeepaliveTimer(self._receiver, [c._control for c in self.connections], timer_parker)
         for one in self.connections:
             one._bind(Outgoing(Sender(one._control, self._receiver, self._write_limit), self._timing.close_timeout,
@@ -297,6 +298,7 @@ class WebSocketProducer(Producer):
         for connection, count in dropped:
             if count:
                 self._events.dropped(connection, count, "the pipeline was stopping")
+        self._supervisor.tell_overflow()
 
     # --------------------------------------------------------------------------------------------------------- figures
 
