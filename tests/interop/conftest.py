@@ -28,7 +28,6 @@ import sys
 import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
@@ -37,6 +36,7 @@ import trustme
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from types import ModuleType
 
 SERVERS = Path(__file__).resolve().parent / "servers"
 ROOT = Path(__file__).resolve().parents[2]
@@ -141,6 +141,8 @@ class Link:
         server: its name.
         deflate: whether permessage-deflate is offered, which all servers take.
         errors: the module with the client's errors.
+        headers_option: the client's option for headers of the request.
+        patience: seconds that anything may take.
     """
 
     server: str
@@ -150,6 +152,7 @@ class Link:
     call: Callable[..., Any]
     headers_option: str
     options: dict[str, Any] = field(default_factory=dict)
+    patience: float = PATIENCE
 
     def connection(self, path: str = "/echo", *, also: dict[str, Any] | None = None, **query: object) -> Any:
         """A connection to a path of the server, for `with`; `also`: options of this connection."""
@@ -157,7 +160,7 @@ class Link:
 
     def receive(self, connection: Any) -> Any:
         """The next message, waited for with a machine in mind that is busy elsewhere."""
-        return connection.recv(timeout=PATIENCE)
+        return connection.recv(timeout=self.patience)
 
     def header(self, connection: Any, name: str) -> str:
         """A header of the answer to the upgrade; "" without it."""

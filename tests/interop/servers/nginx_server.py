@@ -1,8 +1,8 @@
 """nginx as a TLS reverse proxy in front of another server; this program writes its configuration, starts it, and ends it.
 
-Arguments: certificate, key, port of the server behind, folder for nginx's files. Nothing needs privileges. nginx is handed its
-listening socket as on an upgrade of its binary (variable NGINX), so that the system can choose the port; with that, releases
-such as 1.22 crash without a master process.
+Arguments: certificate, key, port of the server behind, folder for nginx's files. Nothing needs privileges. nginx is handed
+its listening socket as on an upgrade of its binary (variable NGINX), so that the system can choose the port; with that, 1.22
+crashes without a master process.
 """
 
 from __future__ import annotations

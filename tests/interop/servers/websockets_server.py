@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
+import contextlib
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
 from closings import MAX_SIZE, SUBPROTOCOLS, Closings, main
 from websockets.asyncio.server import ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
 
 if TYPE_CHECKING:
     import ssl
@@ -31,6 +32,13 @@ def pieces(message: str | bytes, size: int) -> list[str | bytes]:
 async def handle(connection: ServerConnection) -> None:
     assert connection.request is not None
     path, query = asked(connection.request.path)
+    with contextlib.suppress(ConnectionClosed):
+        await serve_path(connection, path, query)
+    if "id" in query:
+        CLOSINGS.note(query["id"], connection.close_code, connection.close_reason)
+
+
+async def serve_path(connection: ServerConnection, path: str, query: dict[str, str]) -> None:
     match path:
         case "/close":
             await connection.close(int(query["code"]), query.get("reason", ""))
@@ -41,9 +49,7 @@ async def handle(connection: ServerConnection) -> None:
             await connection.send("pong " + query["payload"])
     size = int(query.get("size", 0)) if path == "/fragments" else 0
     async for message in connection:
-        await connection.send(itertools.chain(pieces(message, size)) if size else message)
-    if "id" in query:
-        CLOSINGS.note(query["id"], connection.close_code, connection.close_reason)
+        await connection.send(pieces(message, size) if size else message)
 
 
 def choose(_connection: ServerConnection, offered: Sequence[Subprotocol]) -> Subprotocol | None:

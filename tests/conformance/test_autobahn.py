@@ -1,0 +1,45 @@
+"""The quick part of the Autobahn test suite: all of it but sections 9, 12 and 13, which compliance/README.md runs.
+
+The fuzzing server needs Python 2.7 and is installed by compliance/install.sh; without it these tests are skipped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+#: As in compliance/server.py, which is no package that tests could import.
+ENVIRONMENT = Path(os.environ.get("WSENGINE_AUTOBAHN", ROOT / "compliance" / ".venv27"))
+
+pytestmark = [
+    pytest.mark.compliance,
+    pytest.mark.skipif(not (ENVIRONMENT / "bin" / "python").is_file(),
+                       reason="the Autobahn fuzzing server is not installed: run compliance/install.sh"),
+]
+
+#: How many cases the quick part has, and which three of them only inform (7.1.6 and two on close codes).
+QUICK = 247
+INFORMATIONAL = {"7.1.6", "7.13.1", "7.13.2"}
+#: Seconds; the cases' own pauses are eleven of them.
+LIMIT = 170
+
+
+@pytest.mark.parametrize("tls", ["none", "A", "B"])
+def test_the_quick_part_of_autobahn_holds(tmp_path, tls):
+    verdicts = tmp_path / "verdicts.json"
+    done = subprocess.run(
+        [sys.executable, "-m", "compliance.run", "--quick", "--tls", tls, "--json", verdicts, "--patience", "60"],
+        cwd=ROOT, capture_output=True, text=True, timeout=LIMIT, check=False,
+    )
+    assert done.returncode in (0, 1), done.stderr
+    (outcome,) = json.loads(verdicts.read_text())
+    cases = outcome["cases"]
+    assert {one["number"]: (one["behavior"], one["closing"], one["notes"]) for one in cases if not one["holds"]} == {}
+    assert len(cases) == QUICK
+    assert {one["number"] for one in cases if one["behavior"] == "INFORMATIONAL"} == INFORMATIONAL
