@@ -14,19 +14,63 @@ import json
 import ssl
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from types import ModuleType
 
-#: Where each client is: the module of its `connect`, and that of its `WebSocketException`, which a closed connection raises.
-#: The second is there to tell failures of the harness from those of the client.
-CLIENTS = {"wsengine": ("wsengine", "wsengine"), "websockets": ("websockets.sync.client", "websockets.exceptions")}
+    #: Given what sends, and a message.
+    Answer = Callable[[Callable[[str | bytes], None], str | bytes], None]
 
 #: Bytes. The largest message of the suite has 16 MiB (9.1.6, 9.2.6).
 MAX_SIZE = 32 << 20
 #: The suite's reports are by agent.
 AGENT = "client"
+
+TEXT = 1
+
+
+class Ended(NamedTuple):
+    """How a connection ended: by which error, None for a normal closure, and over which TLS path."""
+
+    error: Exception | None
+    tls_path: str | None
+
+
+def talk_by_connection(client: ModuleType, errors: ModuleType, url: str, options: dict[str, Any], answer: Answer) -> Ended:
+    """One connection of a synchronous client: answer each message until it ends."""
+    with client.connect(url, **options) as connection:
+        error: Exception | None = None
+        try:
+            for message in connection:
+                answer(connection.send, message)
+        except errors.ConnectionClosed as closed:
+            error = closed
+    return Ended(error, getattr(connection, "tls_path", None))
+
+
+def talk_by_pipeline(client: ModuleType, errors: ModuleType, url: str, options: dict[str, Any], answer: Answer) -> Ended:
+    """The same by a pipeline, whose handler answers, and which does not connect again."""
+
+    class Answering(client.Pipeline):  # type: ignore[name-defined, misc]
+        def handle_message(self, message: Any) -> None:
+            answer(message.connection.send, message.text if message.opcode == TEXT else message.data)
+
+    producer = client.WebSocketProducer(url, retry=client.Backoff(max_retries=0), **options)
+    error = Answering(producer).run().error
+    if not isinstance(error, errors.RetriesExhausted):
+        raise TypeError(f"the pipeline ended with {error!r}")
+    last = error.last
+    return Ended(None if isinstance(last, errors.ConnectionClosedOK) else last, producer.connections[0].tls_path)
+
+
+#: Of each client how it talks, its module, and that of its errors, by which it tells of an end (others are the harness's).
+CLIENTS: dict[str, tuple[Callable[..., Ended], str, str]] = {
+    "wsengine": (talk_by_connection, "wsengine", "wsengine"),
+    "pipeline": (talk_by_pipeline, "wsengine", "wsengine"),
+    "websockets": (talk_by_connection, "websockets.sync.client", "websockets.exceptions"),
+}
 
 
 class Runner:
@@ -39,9 +83,8 @@ class Runner:
     """
 
     def __init__(self, client: str, url: str, authority: str | None) -> None:
-        connect, errors = (importlib.import_module(module) for module in CLIENTS[client])
-        self._connect: Callable[..., Any] = connect.connect
-        self._expected: type[Exception] = errors.WebSocketException
+        self._talk, *modules = CLIENTS[client]
+        self._module, self._errors = (importlib.import_module(one) for one in modules)
         self._url = url
         self._options: dict[str, Any] = {"max_size": MAX_SIZE}
         if authority is not None:
@@ -49,33 +92,32 @@ class Runner:
 
     def case_count(self) -> dict[str, Any]:
         """How many cases the server will run, and by which TLS path the answer came (None without TLS)."""
-        with self._open("/getCaseCount", deflate=False) as connection:
-            return {"count": int(connection.recv()), "tls_path": getattr(connection, "tls_path", None)}
+        counts: list[int] = []
+        ended = self._run("/getCaseCount", lambda _send, message: counts.append(int(message)))
+        if not counts:
+            raise ended.error or RuntimeError("the server sent no count")
+        return {"count": counts[0], "tls_path": ended.tls_path}
 
     def run_case(self, number: int, *, deflate: bool) -> dict[str, Any]:
-        """Echo until the connection ends. `error` is how the client told of it, `unexpected` whether it may say so."""
+        """Echo until the connection ends. `error` is how the client told of it, `unexpected` whether it may not say so."""
         started = time.perf_counter()
-        error: Exception | None = None
         try:
-            with self._open(f"/runCase?case={number}&agent={AGENT}", deflate) as connection:
-                for message in connection:
-                    connection.send(message)
+            error = self._run(f"/runCase?case={number}&agent={AGENT}", lambda send, message: send(message), deflate).error
         except Exception as one:
             error = one
         return {
             "ended": number, "seconds": time.perf_counter() - started,
             "error": error and f"{type(error).__name__}: {error}",
-            "unexpected": error is not None and not isinstance(error, (self._expected, OSError)),
+            "unexpected": error is not None and not isinstance(error, (self._errors.WebSocketException, OSError)),
         }
 
     def update_reports(self) -> None:
         """Have the server write its reports; returns when it has."""
-        with self._open(f"/updateReports?agent={AGENT}", deflate=False) as connection:
-            for _message in connection:
-                pass
+        self._run(f"/updateReports?agent={AGENT}", lambda _send, _message: None)
 
-    def _open(self, path: str, deflate: bool) -> Any:
-        return self._connect(self._url + path, compression="deflate" if deflate else None, **self._options)
+    def _run(self, path: str, answer: Answer, deflate: bool = False) -> Ended:
+        options = self._options | {"compression": "deflate" if deflate else None}
+        return self._talk(self._module, self._errors, self._url + path, options, answer)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

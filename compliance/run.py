@@ -50,7 +50,7 @@ class Client:
     def __init__(self, options: argparse.Namespace, tls: str, server: FuzzingServer) -> None:
         self._patience = options.patience
         self._tls = tls
-        self._ours = options.client == "wsengine"
+        self._ours = options.client != "websockets"
         self._cases = server.cases
         deflate = next((place for place, number in enumerate(server.cases, 1)
                         if int(number.partition(".")[0]) in DEFLATE_SECTIONS), sys.maxsize)
