@@ -16,6 +16,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import wsengine
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import ModuleType
@@ -71,6 +73,8 @@ CLIENTS: dict[str, tuple[Callable[..., Ended], str, str]] = {
     "pipeline": (talk_by_pipeline, "wsengine", "wsengine"),
     "websockets": (talk_by_connection, "websockets.sync.client", "websockets.exceptions"),
 }
+#: The client that is run unless another is asked for.
+DEFAULT = "wsengine" if hasattr(wsengine, "connect") else "pipeline"
 
 
 class Runner:

@@ -20,7 +20,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compliance.client import CLIENTS
+from compliance.client import CLIENTS, DEFAULT
 from compliance.report import Case, table
 from compliance.server import QUICK_EXCLUDES, FuzzingServer, ServerFailed
 
@@ -171,7 +171,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
                         help="one run for each: without TLS, or over the engine's path A or B")
     parser.add_argument("--cases", nargs="+", default=["*"], metavar="PATTERN", help="such as '1.*' 6.4.1")
     parser.add_argument("--quick", action="store_true", help="without " + ", ".join(QUICK_EXCLUDES))
-    parser.add_argument("--client", choices=CLIENTS, default="wsengine", help="which client is tested")
+    parser.add_argument("--client", choices=CLIENTS, default=DEFAULT,
+                        help="which client is tested: connect(), a pipeline, or that of `websockets`")
     parser.add_argument("--patience", type=float, default=120.0,
                         help="seconds for one case, after which the client is taken for hung and started anew")
     parser.add_argument("--reports", type=Path, help="folder for the suite's own reports (HTML), one subfolder a run")

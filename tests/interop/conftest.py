@@ -11,12 +11,12 @@ Every server serves these paths, plain and over TLS (nginx: TLS only, in front o
 
 What the client must do on them stands in the tests. An ordinary run is a part of the matrix, WSENGINE_LONG=1 all of it.
 WSENGINE_INTEROP_CLIENT=websockets runs the same tests with that client: what fails with both is the server's doing.
+WSENGINE_INTEROP_CLIENT=pipeline runs them with this package's other face.
 """
 
 from __future__ import annotations
 
 import contextlib
-import importlib
 import importlib.util
 import itertools
 import json
@@ -34,6 +34,8 @@ from urllib.parse import urlencode
 import pytest
 import trustme
 
+import wsengine
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import ModuleType
@@ -44,14 +46,10 @@ LONG = os.environ.get("WSENGINE_LONG") == "1"
 
 #: Folder that compliance/install_ws.sh has installed `ws` into, where it is not compliance/.node.
 NODE_VARIABLE = "WSENGINE_NODE"
+#: Which client of clients.py is run: by default `wsengine.connect`, or the pipeline in a version that has no `connect`.
 CLIENT_VARIABLE = "WSENGINE_INTEROP_CLIENT"
+#: Forces the engine's path B; without it the engine takes A where it can.
 TLS_PATH_VARIABLE = "WSENGINE_TLS_PATH"
-#: Where each client's `connect` and its errors are, and which of its options take the period of its pings and the headers.
-CLIENTS = {
-    "wsengine": ("wsengine", "wsengine", "keepalive", "headers"),
-    "websockets": ("websockets.sync.client", "websockets.exceptions", "ping_interval", "additional_headers"),
-}
-
 NAMES = ("websockets", "aiohttp", "tornado", "ws", "nginx")
 #: Those whose API can send fragments; nginx hands on what `websockets` sends.
 FRAGMENTING = ("websockets", "ws", "nginx")
@@ -60,6 +58,16 @@ FRAGMENTING = ("websockets", "ws", "nginx")
 PATIENCE = 60.0
 #: Bytes of a message at most, on the client's side.
 MAX_SIZE = 32 << 20
+
+
+def load_client(name: str) -> Any:
+    """A client of clients.py, loaded by its place, because folders of tests are no packages here."""
+    specification = importlib.util.spec_from_file_location("interop_clients", Path(__file__).with_name("clients.py"))
+    assert specification is not None
+    assert specification.loader is not None
+    clients = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(clients)
+    return clients.client(name)
 
 
 class Peer:
@@ -149,14 +157,21 @@ class Link:
     deflate: bool
     errors: ModuleType
     base: str
+    tls: str
     call: Callable[..., Any]
     headers_option: str
     options: dict[str, Any] = field(default_factory=dict)
     patience: float = PATIENCE
 
-    def connection(self, path: str = "/echo", *, also: dict[str, Any] | None = None, **query: object) -> Any:
-        """A connection to a path of the server, for `with`; `also`: options of this connection."""
-        return self.call(f"{self.base}{path}?{urlencode(query)}", **{**self.options, **(also or {})})
+    @contextlib.contextmanager
+    def connection(self, path: str = "/echo", *, also: dict[str, Any] | None = None, **query: object) -> Iterator[Any]:
+        """A connection to a path of the server; `also`: options of this connection."""
+        with pytest.MonkeyPatch.context() as patch:
+            if self.tls == "tls-B":
+                patch.setenv(TLS_PATH_VARIABLE, "B")
+            with self.call(f"{self.base}{path}?{urlencode(query)}", **{**self.options, **(also or {})}) as one:
+                assert self.tls != "tls-B" or getattr(one, "tls_path", "B") == "B"  # `websockets` has no paths
+                yield one
 
     def receive(self, connection: Any) -> Any:
         """The next message, waited for with a machine in mind that is busy elsewhere."""
@@ -206,33 +221,29 @@ def peers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Peers]:
         yield Peers(tmp_path_factory.mktemp("interop"), stack)
 
 
-def open_link(parameter: tuple[str, str, bool], peers: Peers) -> Iterator[Link]:
+def open_link(parameter: tuple[str, str, bool], peers: Peers) -> Link:
     """The link of one parameter; its server is started before."""
     name, tls, deflate = parameter
     peer = peers.get(name)
-    connect, errors, keepalive, headers = CLIENTS[os.environ.get(CLIENT_VARIABLE, "wsengine")]
-    options: dict[str, Any] = {"max_size": MAX_SIZE, "compression": "deflate" if deflate else None, keepalive: None}
+    client = load_client(os.environ.get(CLIENT_VARIABLE, "wsengine" if hasattr(wsengine, "connect") else "pipeline"))
+    options: dict[str, Any] = {"max_size": MAX_SIZE, "compression": "deflate" if deflate else None, client.keepalive: None}
     scheme, port = ("ws", peer.ports["plain"]) if tls == "plain" else ("wss", peer.ports["tls"])
     if tls != "plain":
         options["ssl"] = ssl.create_default_context(cafile=str(peers.authority))
-    with pytest.MonkeyPatch.context() as patch:
-        if tls == "tls-B":
-            patch.setenv(TLS_PATH_VARIABLE, "B")
-        yield Link(name, deflate, importlib.import_module(errors), f"{scheme}://127.0.0.1:{port}",
-                   importlib.import_module(connect).connect, headers, options)
+    return Link(name, deflate, client.errors, f"{scheme}://127.0.0.1:{port}", tls, client.connect, client.headers, options)
 
 
 # The links are as old as the session, so that `no_leaks` counts neither the servers nor what starting them takes.
 @pytest.fixture(scope="session")
-def link(request: pytest.FixtureRequest, peers: Peers) -> Iterator[Link]:
+def link(request: pytest.FixtureRequest, peers: Peers) -> Link:
     """The link of this test's parameter."""
-    yield from open_link(request.param, peers)
+    return open_link(request.param, peers)
 
 
 @pytest.fixture(scope="session")
-def fragmenting_link(request: pytest.FixtureRequest, peers: Peers) -> Iterator[Link]:
+def fragmenting_link(request: pytest.FixtureRequest, peers: Peers) -> Link:
     """The same, of a server that can send fragments."""
-    yield from open_link(request.param, peers)
+    return open_link(request.param, peers)
 
 
 @pytest.fixture
