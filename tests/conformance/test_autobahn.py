@@ -30,8 +30,8 @@ pytestmark = [
 QUICK = 247
 INFORMATIONAL = {"7.1.6", "7.13.1", "7.13.2"}
 #: In these a message is followed at once by a frame that breaks the protocol. The reader fails the connection as it reads
-#: that frame (RFC 6455 §7.1.7); OK is for clients whose echo of the message has left by then, NON-STRICT for the others. Here
-#: it is a race of reader and handler, so both hold.
+#: that frame (RFC 6455 §7.1.7); OK is for clients whose echo of the message has left by then, NON-STRICT for the others.
+#: Here it is a race of reader and handler, so both hold.
 BROKEN_BEHIND_A_MESSAGE = {"3.2", "3.3", "3.4", "4.1.3", "4.1.4", "4.1.5", "4.2.3", "4.2.4", "4.2.5", "5.15"}
 #: Seconds; the cases' own pauses are eight of them.
 LIMIT = 170
