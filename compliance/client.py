@@ -67,11 +67,12 @@ def talk_by_pipeline(client: ModuleType, errors: ModuleType, url: str, options: 
     return Ended(None if isinstance(last, errors.ConnectionClosedOK) else last, producer.connections[0].tls_path)
 
 
-#: Of each client how it talks, its module, and that of its errors, by which it tells of an end (others are the harness's).
-CLIENTS: dict[str, tuple[Callable[..., Ended], str, str]] = {
-    "wsengine": (talk_by_connection, "wsengine", "wsengine"),
-    "pipeline": (talk_by_pipeline, "wsengine", "wsengine"),
-    "websockets": (talk_by_connection, "websockets.sync.client", "websockets.exceptions"),
+#: Of each client how it talks, its module, that of its errors, by which it tells of an end (others are the harness's), and
+#: options of its own: what `connect` buffers must hold the largest message.
+CLIENTS: dict[str, tuple[Callable[..., Ended], str, str, dict[str, Any]]] = {
+    "wsengine": (talk_by_connection, "wsengine", "wsengine", {"max_queue_bytes": 2 * MAX_SIZE}),
+    "pipeline": (talk_by_pipeline, "wsengine", "wsengine", {}),
+    "websockets": (talk_by_connection, "websockets.sync.client", "websockets.exceptions", {}),
 }
 #: The client that is run unless another is asked for.
 DEFAULT = "wsengine" if hasattr(wsengine, "connect") else "pipeline"
@@ -87,10 +88,10 @@ class Runner:
     """
 
     def __init__(self, client: str, url: str, authority: str | None) -> None:
-        self._talk, *modules = CLIENTS[client]
-        self._module, self._errors = (importlib.import_module(one) for one in modules)
+        self._talk, module, errors, own = CLIENTS[client]
+        self._module, self._errors = importlib.import_module(module), importlib.import_module(errors)
         self._url = url
-        self._options: dict[str, Any] = {"max_size": MAX_SIZE}
+        self._options: dict[str, Any] = {"max_size": MAX_SIZE, **own}
         if authority is not None:
             self._options["ssl"] = ssl.create_default_context(cafile=authority)
 

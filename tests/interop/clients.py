@@ -30,12 +30,13 @@ _numbers = itertools.count()
 
 
 class Client(NamedTuple):
-    """How to open a connection, where the errors are, and what two of its options are called."""
+    """How to open a connection, where the errors are, what two of its options are called, and options of its own."""
 
     connect: Callable[..., Any]
     errors: ModuleType
     keepalive: str
     headers: str
+    options: dict[str, Any]
 
 
 class Arriving(Pipeline):
@@ -102,5 +103,8 @@ def client(name: str) -> Client:
     """The client of this name: "wsengine", "pipeline" or "websockets"."""
     if name == "websockets":
         connect = importlib.import_module("websockets.sync.client").connect
-        return Client(connect, importlib.import_module("websockets.exceptions"), "ping_interval", "additional_headers")
-    return Client(connect_by_pipeline if name == "pipeline" else wsengine.connect, wsengine, "keepalive", "headers")
+        return Client(connect, importlib.import_module("websockets.exceptions"), "ping_interval", "additional_headers", {})
+    if name == "pipeline":
+        return Client(connect_by_pipeline, wsengine, "keepalive", "headers", {})
+    # What `connect` buffers must hold the largest message.
+    return Client(wsengine.connect, wsengine, "keepalive", "headers", {"max_queue_bytes": 64 << 20})

@@ -226,7 +226,8 @@ def open_link(parameter: tuple[str, str, bool], peers: Peers) -> Link:
     name, tls, deflate = parameter
     peer = peers.get(name)
     client = load_client(os.environ.get(CLIENT_VARIABLE, "wsengine" if hasattr(wsengine, "connect") else "pipeline"))
-    options: dict[str, Any] = {"max_size": MAX_SIZE, "compression": "deflate" if deflate else None, client.keepalive: None}
+    options: dict[str, Any] = {"max_size": MAX_SIZE, "compression": "deflate" if deflate else None, client.keepalive: None,
+                               **client.options}
     scheme, port = ("ws", peer.ports["plain"]) if tls == "plain" else ("wss", peer.ports["tls"])
     if tls != "plain":
         options["ssl"] = ssl.create_default_context(cafile=str(peers.authority))
