@@ -1,0 +1,1 @@
+"""The Autobahn test suite against this package's client. Nothing of it is shipped; `README.md` has the commands."""
