@@ -472,6 +472,7 @@ def test_figures_count_messages_payload_bytes_and_frames():
         line.claim(2)
         until(lambda: line.control.counts()["pings_heard"])
         assert line.control.counts() == {"messages": 2, "bytes": 11, "wire_bytes": 22, "frames": 5, "discarded": 0,
+                                         "dropped": 0,
                                          "pauses": 0, "pings_heard": 1, "pings_sent": 0}
         assert abs(time.monotonic_ns() - line.control.heard_ns) < 5_000_000_000
         assert line.control.paused is False

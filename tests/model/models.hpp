@@ -6,6 +6,7 @@
 #define WSENGINE_TESTS_MODEL_MODELS_HPP
 
 #include "platform.hpp"
+#include "outbox.hpp"
 #include "parker.hpp"
 #include "ring.hpp"
 #include "slab.hpp"
@@ -271,6 +272,62 @@ struct MailboxModel : Model<MailboxModel, 3, Inbox> {
     }
   }
   void check() { RL_ASSERT(state->stack.empty()); }
+};
+
+// -------------------------------------------------------------------------------------------------------------- Outbox
+// Two senders, each with its turn to look for room and push, and a reader that lets each frame go: the bound holds, all
+// comes out in each sender's order, and a sender that waits for room is woken.
+struct Sending {
+  Plain<Sending*> next;
+  std::uint32_t charge;
+  Plain<int> text;
+  static void release(Sending*) {}
+};
+struct Outgoing {
+  static constexpr std::uint64_t kLimit = 2;
+  OutboxOf<Sending> box;
+  Doorbell bell;
+  Sending frames[2][2];
+};
+struct OutboxModel : Model<OutboxModel, 3, Outgoing> {
+  void thread(unsigned index) {
+    if (index == 0) return read();
+    for (int i = 0; i < 2; ++i) {
+      wait_for_room();
+      Sending& frame = state->frames[index - 1][i];
+      frame.charge = 2;
+      WS_WRITE(frame.text, static_cast<int>(index * 10) + i);
+      state->box.push(&frame);
+      state->bell.ring();
+    }
+  }
+  void wait_for_room() {
+    while (state->box.queued() >= Outgoing::kLimit) {
+      const std::uint32_t seen = state->box.room.prepare();
+      if (state->box.queued() < Outgoing::kLimit) state->box.room.leave();
+      else state->box.room.wait(seen, -1);
+      state->box.room.arrive();
+    }
+  }
+  void read() {
+    int next[2] = {0, 0};
+    while (next[0] + next[1] < 4) {
+      for (Sending* frame = state->box.take_in_order(); frame;) {
+        Sending* behind = WS_READ(frame->next);
+        const int text = WS_READ(frame->text);
+        RL_ASSERT(text % 10 == next[text / 10 - 1]++);
+        state->box.done(frame);
+        frame = behind;
+      }
+      if (next[0] + next[1] == 4) return;
+      state->bell.wire().sleep();
+      state->bell.answer();
+    }
+  }
+  void check() {
+    RL_ASSERT(state->box.empty());
+    RL_ASSERT(state->box.queued() == 0);
+  }
 };
 
 // ---------------------------------------------------------------------------------------------------------------- Shut

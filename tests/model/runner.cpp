@@ -30,6 +30,7 @@ const Entry kModels[] = {
     {"account_2_2", &rl::simulate<AccountModel<2, 2>>}, {"admission_1", &rl::simulate<AdmissionModel<1>>},
     {"admission_2", &rl::simulate<AdmissionModel<2>>}, {"lead", &rl::simulate<LeadModel<false>>},
     {"lead_stuck", &rl::simulate<LeadModel<true>>},   {"shut", &rl::simulate<ShutModel>},
+    {"outbox", &rl::simulate<OutboxModel>},
 };
 const char* const kOrders[] = {"relaxed", "consume", "acquire", "release", "acq_rel", "seq_cst"};  // rl::memory_order
 

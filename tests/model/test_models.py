@@ -17,7 +17,7 @@ import pytest
 HERE = Path(__file__).resolve().parent
 ENGINE = HERE.parents[1] / "wsengine" / "engine"
 #: What the models check: the headers that two threads touch at once.
-HEADERS = ("lead", "doorbell", "parker", "ring", "stack", "account", "slab")
+HEADERS = ("lead", "doorbell", "parker", "ring", "stack", "account", "outbox", "slab")
 RELACY = Path("/usr/include/relacy/relacy.hpp")
 
 LONG = 10 if os.environ.get("WSENGINE_LONG") == "1" else 1

@@ -373,3 +373,18 @@ def test_a_server_that_never_answers_our_close_is_let_go_after_close_timeout():
         until(lambda: connection.close_code is not None)
         assert 0.25 < time.monotonic() - begun < 5
         assert connection.close_code == 1006
+
+
+@pytest.mark.parametrize("broken", [build_server_frame(3, b""), build_server_frame(PING, b"x", rsv=4), b"\x81\x02\xff\xff"])
+def test_answers_to_what_came_right_before_a_protocol_error_go_out_before_our_close(broken):
+    def handler(_, messages):
+        for one in messages:
+            one.connection.send(b"re: " + one.data)
+
+    sent = build_server_frame(BINARY, b"one") + build_server_frame(BINARY, b"two") + broken
+    script = [steps.send(sent), steps.read_until_close(), steps.until_eof()]
+    with connected(*script, handler=handler) as (_, server, _connection):
+        [record, *_] = server.wait_ended(1)
+    assert [(one.opcode, one.payload) for one in record.frames[:2]] == [(BINARY, b"re: one"), (BINARY, b"re: two")]
+    assert [one.opcode for one in record.frames[2:]] == [CLOSE]
+    assert int.from_bytes(record.frames[2].payload[:2], "big") in (1002, 1007)

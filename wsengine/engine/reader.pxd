@@ -84,6 +84,7 @@ cdef extern from "poller.hpp" namespace "wsengine" nogil:
 cdef enum:
     EVENTS = 64                # events a poll
     NOTES_PENDING = 1024       # pings and pongs noted and not yet taken, at the most
+    FAREWELL_MS = 10           # between looks at connections whose Close waits for its moment
     PRESSURE_NS = 100000000    # "high" is noted at most once in this time, and "low" only after a noted "high"
 
 cdef struct Reader:
@@ -98,6 +99,7 @@ cdef struct Reader:
     Wire** again               # those to be read in the next round without a poll
     size_t again_count, again_room
     uint32_t starved           # connections that wait for room
+    uint32_t failing           # connections whose Close waits for its moment
     int64_t high_ns            # when "high" was noted last
     cbool high                 # and "low" not yet
     int64_t drop_ns            # when drops were noted last

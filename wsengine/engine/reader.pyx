@@ -21,8 +21,9 @@ from wsengine.engine.intake cimport Intake, intake_settle
 from wsengine.engine.output cimport output_waits
 from wsengine.engine.ring cimport CParker, monotonic_ns
 from wsengine.engine.stream cimport (CAUSE_IDLE, CAUSE_MEMORY, CAUSE_PONG, CAUSE_RELEASED, PHASE_CLOSING, PHASE_ENDING,
-                                     PHASE_OPEN, READ_END, READ_FULL, READ_MORE, Reading, Wire, wire_blame,
-                                     wire_close, wire_feed, wire_finish, wire_free, wire_leave, wire_read, wire_write)
+                                     PHASE_FAILING, PHASE_OPEN, READ_END, READ_FULL, READ_MORE, Reading, Wire, wire_blame,
+                                     wire_close, wire_farewell, wire_feed, wire_finish, wire_free, wire_leave, wire_read,
+                                     wire_write)
 
 
 # --------------------------------------------------------------------------------------------------------------- notes
@@ -144,6 +145,10 @@ cdef void end(Reader* reader, Wire* wire) noexcept nogil:
     cdef Wire** link = &reader.wires
     cdef CNote* note
     intake_settle(wire.intake)
+    if wire.parting:
+        reader.failing -= 1
+        if wire.phase == PHASE_FAILING:
+            wire_farewell(wire, &reader.intake.keys)
     wire_leave(wire)
     if wire.polled:
         reader.poller.remove(wire.fd)
@@ -238,6 +243,10 @@ cdef void take_turn(Reader* reader, Wire* wire) noexcept nogil:
     if reading == READ_END:
         end(reader, wire)
         return
+    if wire.phase == PHASE_FAILING and not wire.parting:
+        wire.parting = True
+        reader.failing += 1
+        reader.timer.notify()
     if wire.out.control_first != NULL or wire.phase == PHASE_ENDING or (wire.tls != NULL and wire.tls.read_wants_write):
         put_out(reader, wire)
         if wire.phase == PHASE_ENDING:
@@ -422,6 +431,8 @@ cdef int patience(Reader* reader) noexcept nogil:
     cdef int64_t left
     if reader.again_count:
         return 0
+    if reader.failing:
+        return FAREWELL_MS            # few, and seldom: each is looked at several times
     if reader.drops:
         left = reader.drop_ns + PRESSURE_NS - monotonic_ns()
         if left > 0:
@@ -436,6 +447,18 @@ cdef int patience(Reader* reader) noexcept nogil:
         wire = wire.next
     note_pressure(reader, wire, True)
     return -1
+
+
+cdef void say_farewells(Reader* reader) noexcept nogil:
+    cdef Wire* wire = reader.wires
+    cdef int64_t now = monotonic_ns()
+    while wire != NULL:
+        if wire.phase == PHASE_FAILING and now >= wire.farewell_ns:
+            wire.parting = False
+            reader.failing -= 1
+            wire_farewell(wire, &reader.intake.keys)
+            put_out(reader, wire)
+        wire = wire.next
 
 
 cdef inline bint wants_read_to_write(const Wire* wire) noexcept nogil:
@@ -464,3 +487,5 @@ cdef void take_round(Reader* reader, int timeout_ms) noexcept nogil:
     take_again(reader)
     if rang:
         look(reader)
+    if reader.failing:
+        say_farewells(reader)

@@ -20,11 +20,13 @@ cdef enum:
     READS = 4                  # reads of one connection in a row, so that the others get their turn
     DIRECT = 16384             # payload bytes still to come from which on they are read straight into the message
     DEFLATED = 8               # how many times its size a compressed message is given to begin with
+    FAREWELL_NS = 50000000     # how long a failing connection stays open for answers to what came before
     GROWTH = 1048576           # a message announced above this is given memory as it arrives, not as it is announced
 
 cdef enum Phase:
     PHASE_OPEN                 # frames both ways
     PHASE_CLOSING              # our Close is on its way, the peer's is awaited
+    PHASE_FAILING              # the peer broke the protocol: what answers its messages before that still goes, then our Close
     PHASE_ENDING               # Close received or protocol failed: send what is queued, then wait for the end
     PHASE_DEAD                 # off the socket
 
@@ -83,6 +85,8 @@ cdef struct Wire:
     uint16_t code
     int error                  # errno
     uint64_t detail            # CAUSE_FAILED with 1009: the size announced
+    int64_t farewell_ns        # PHASE_FAILING: when our Close goes
+    cbool parting              # the reader has counted it among those
     uint8_t text[125]          # reason or problem
     uint8_t text_size
     Wire* next                 # the reader's list
@@ -93,6 +97,7 @@ cdef void wire_free(Wire* wire) noexcept nogil
 cdef Reading wire_read(Wire* wire, Intake* intake) noexcept nogil
 cdef bint wire_feed(Wire* wire, Intake* intake, const uint8_t* data, size_t size) noexcept nogil
 cdef bint wire_write(Wire* wire) noexcept nogil      # True: something waits for the socket to take it
+cdef void wire_farewell(Wire* wire, MaskKeys* keys) noexcept nogil   # the Close of a failing connection
 cdef void wire_leave(Wire* wire) noexcept nogil
 cdef void wire_close(Wire* wire, MaskKeys* keys, uint16_t code, const uint8_t* reason, size_t size) noexcept nogil
 cdef void wire_finish(Wire* wire, MaskKeys* keys, uint16_t code, const uint8_t* reason, size_t size) noexcept nogil

@@ -122,14 +122,25 @@ cdef void on_close(Wire* wire, Intake* intake, const Parsed* parsed) noexcept no
 
 
 cdef void on_failure(Wire* wire, Intake* intake, const Parsed* parsed) noexcept nogil:
-    """Fail the connection (RFC 6455 §7.1.7): tell the peer why, take nothing more from it."""
+    """Fail the connection (RFC 6455 §7.1.7): tell the peer why, take nothing more from it. It may have sent messages right
+    before: handlers get a moment to answer them, which nothing could follow once our Close is out."""
     cdef const uint8_t* problem = <const uint8_t*>parsed.problem
     wire_blame(wire, CAUSE_FAILED, parsed.close_code, 0, problem, strlen(parsed.problem))
     if parsed.close_code == 1009:
         wire.detail = parsed.announced
-    wire_close(wire, &intake.keys, parsed.close_code, problem, strlen(parsed.problem))
     drop_part(wire)
-    end_begins(wire, intake)
+    wire.control.close_within_limit()
+    if wire.sequence == 0 or wire.phase != PHASE_OPEN:
+        wire_farewell(wire, &intake.keys)
+    else:
+        wire.phase = PHASE_FAILING
+        wire.farewell_ns = intake.now + FAREWELL_NS
+
+
+cdef void wire_farewell(Wire* wire, MaskKeys* keys) noexcept nogil:
+    output_take(&wire.out, wire.epoch)
+    output_close(&wire.out, keys, wire.code, wire.text, wire.text_size, wire.farewell_ns == 0)
+    wire.phase = PHASE_ENDING
 
 
 cdef void on_pong(Wire* wire, Intake* intake, const Parsed* parsed) noexcept nogil:
@@ -418,7 +429,7 @@ cdef Reading wire_read(Wire* wire, Intake* intake) noexcept nogil:
     if not parse_rest(wire, intake):
         return READ_FULL
     for i in range(READS):
-        if not wire.discarding and wire.phase < PHASE_ENDING and not intake.account.admits():
+        if not wire.discarding and wire.phase < PHASE_FAILING and not intake.account.admits():
             if intake.overflow == OVERFLOW_BLOCK:
                 return READ_FULL
             intake.credit = 0         # credit does not count bytes
