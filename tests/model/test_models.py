@@ -31,7 +31,7 @@ KEPT_SCHEDULES = 4_000 * LONG
 
 MODELS = (
     "ring_1_2", "ring_2_2", "parker_1", "parker_2", "chain_2", "chain_3", "stop", "slabs", "mailbox",
-    "account_1_2", "account_2_2", "admission_1", "admission_2", "lead", "lead_stuck", "shut",
+    "account_1_2", "account_2_2", "admission_1", "admission_2", "lead", "lead_stuck", "shut", "outbox",
 )  # fmt: skip
 
 #: What each order may be weakened to. The weakest comes last.
