@@ -1,4 +1,4 @@
-"""A handler holds the GIL for two seconds in one C call: pings go out in time, pings are answered, nothing is lost.
+"""A handler holds the GIL for seconds in one C call: pings go out in time, pings are answered, nothing is lost.
 
 Times are those of the server's clock. The limits are wide enough for a machine that others use, too; with WSENGINE_LONG=1
 they are those that the design promises on a quiet one.
@@ -28,7 +28,7 @@ LATEST_PONG = 0.100
 #: Pings and pongs that may miss these times: where others use the machine, it may stop the server's process as well.
 EXCUSED = 0 if LONG else 3
 KEEPALIVE = 0.1
-HELD = 2.0
+HELD = 10.0 if LONG else 2.0
 
 
 class Holder(Pipeline):
