@@ -1,42 +1,35 @@
 """The command `wsengine`: its options, and the exit status and the one line that each kind of error becomes.
 
-What a subcommand does stands in a file of its own (demo.py). Nothing is started here.
+What a subcommand does stands in a file of its own (demo.py, tail.py, doctor.py). Nothing is started here.
 
-    0    done, and for the demo: proven
-    1    the demo could not prove its sum, or its server ended by itself
+    0    done, and for the demo: proven, for the doctor: nothing has failed
+    1    the demo could not prove its sum, or its server ended by itself; a connection failed; output cannot be written
     2    a wrong option, or a port that is in use
     130  ended by Ctrl-C, 143 by SIGTERM; 141 when nobody reads the output any more
 """
 
 from __future__ import annotations
 
-import argparse
 import importlib.metadata
-import math
 import os
 import platform
 import sys
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, TextIO
 
-from wsengine.cli import demo
-from wsengine.errors import ConfigurationError
+from wsengine.cli import demo, doctor, tail
+from wsengine.cli.arguments import WRONG_OPTION, Parser, duration, rate, whole_number
+from wsengine.cli.harmless import one_line
+from wsengine.cli.server import in_words_of_the_command
+from wsengine.errors import ConfigurationError, InvalidURI
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
 
 __all__ = ["main"]
 
-LONGEST = 86400.0
-FASTEST = 1e9
-PROVEN, UNPROVEN, WRONG_OPTION = 0, 1, 2
+PROVEN, UNPROVEN = 0, 1
 INTERRUPTED, NO_READER = 130, 141
-
-
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, where argparse prints the usage as well."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(WRONG_OPTION, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,27 +46,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.command is None:
         parser.print_help()
         return PROVEN
+    name = f"wsengine {given.command}"
     if sys.stdout is None:
-        print("wsengine demo: standard output is closed; give it somewhere to write", file=sys.stderr)
+        print(f"{name}: standard output is closed; give it somewhere to write", file=sys.stderr)
         return UNPROVEN
     try:
-        return demo.run(_demo_options(given), sys.stdout, plain=given.plain)
-    except ConfigurationError as error:
-        print(f"wsengine demo: {_in_words_of_the_command(error)}", file=sys.stderr)
+        status: int = given.run(given, sys.stdout)
+        return status
+    except (ConfigurationError, InvalidURI) as error:
+        print(f"{name}: {one_line(given.words(error))}", file=sys.stderr)
         return WRONG_OPTION
     except KeyboardInterrupt:
-        print("wsengine demo: ended at once, without a summary", file=sys.stderr)
+        print(f"{name}: ended at once{given.interrupted}", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         # The interpreter flushes stdout once more when it ends, and would complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return NO_READER
     except OSError as error:
-        print(f"wsengine demo: {error}", file=sys.stderr)
+        print(f"{name}: {error}", file=sys.stderr)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return UNPROVEN
     except RuntimeError as error:
-        print(f"wsengine demo: {error}", file=sys.stderr)
+        print(f"{name}: {error}", file=sys.stderr)
         return UNPROVEN
 
 
@@ -83,11 +78,26 @@ def build_parser() -> Parser:
                     description="A Broadway for Python threads: a WebSocket feed into synchronous programs.")
     parser.add_argument("--version", action="version", version=version_line())
     commands = parser.add_subparsers(dest="command", title="commands", metavar="COMMAND", parser_class=Parser)
-    shown = commands.add_parser(
+    _add_demo(commands.add_parser(
         "demo", allow_abbrev=False, help="watch a pipeline work on a feed of this machine, and have the sum proven",
         description="Starts a feed of made-up trades in a process of its own and a pipeline that takes it, shows the "
                     "pipeline at work, cuts the connection once on the way, and proves at the end that each message "
-                    "sent was handled exactly once.")
+                    "sent was handled exactly once."))
+    followed = commands.add_parser(
+        "tail", allow_abbrev=False, help="print what a server sends",
+        description="Connects to a WebSocket server and prints each message as it comes: text with its control characters "
+                    "escaped, binary as its length and hexadecimal digits.")
+    tail.add_options(followed)
+    followed.set_defaults(run=tail.run, words=in_words_of_the_command, interrupted="")
+    examined = commands.add_parser(
+        "doctor", allow_abbrev=False, help="find out why a connection to a server fails, or how well it works",
+        description="Connects to a WebSocket server step by step, and says of each what works, what fails, and what to do.")
+    doctor.add_options(examined)
+    examined.set_defaults(run=doctor.run, words=in_words_of_the_command, interrupted=", before all steps were done")
+    return parser
+
+
+def _add_demo(shown: argparse.ArgumentParser) -> None:
     default = demo.Options()
     option = shown.add_argument
     option("--seconds", type=duration, default=default.seconds, metavar="N", help="how long it lasts (%(default)g)")
@@ -103,7 +113,7 @@ def build_parser() -> Parser:
            help="of the feed; 0 takes a free one (%(default)d)")
     option("--plain", action="store_true", help="a line each second instead of a live table")
     option("--no-cut", dest="cut", action="store_false", help="do not cut the connection on the way")
-    return parser
+    shown.set_defaults(run=_run_demo, words=_in_words_of_the_demo, interrupted=", without a summary")
 
 
 def version_line() -> str:
@@ -115,47 +125,16 @@ def version_line() -> str:
     return f"wsengine {version}, Python {platform.python_version()}, {platform.system()} {platform.machine()}"
 
 
+def _run_demo(given: argparse.Namespace, stream: TextIO) -> int:
+    return demo.run(_demo_options(given), stream, plain=given.plain)
+
+
 def _demo_options(given: argparse.Namespace) -> demo.Options:
     return demo.Options(seconds=given.seconds, concurrency=given.concurrency, max_demand=given.max_demand,
                         min_demand=given.min_demand, rate=given.rate, size=given.size, port=given.port, cut=given.cut)
 
 
-def _in_words_of_the_command(error: ConfigurationError) -> str:
+def _in_words_of_the_demo(error: ConfigurationError) -> str:
     """The error of an option object, with the option named as the user has typed it."""
     name = error.path.rpartition(".")[2].replace("_", "-")
     return f"--{name} {error.value}: {error.remedy.replace('max_demand=', '--max-demand ')}"
-
-
-def whole_number(text: str) -> int:
-    """The type of an option; the bounds are checked by whoever takes the number."""
-    try:
-        return int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
-
-
-def duration(text: str) -> float:
-    """Seconds, as an option."""
-    value = _number(text)
-    if not 0 < value <= LONGEST:
-        raise argparse.ArgumentTypeError(f"{text!r} does not do; give seconds above 0, and {LONGEST:.0f} at the most")
-    return value
-
-
-def rate(text: str) -> float:
-    """Messages a second, as an option."""
-    value = _number(text)
-    if not 0 <= value <= FASTEST:
-        raise argparse.ArgumentTypeError(f"{text!r} does not do; give messages a second up to {FASTEST:.0f}, "
-                                         "or 0 for as fast as the pipeline takes them")
-    return value
-
-
-def _number(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number")
-    return value

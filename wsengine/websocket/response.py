@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 
-__all__ = ["HIDDEN", "MAX_BODY", "Response"]
+__all__ = ["HIDDEN", "MAX_BODY", "Response", "shown_headers"]
 
 #: Bytes of the body of a refusal that are kept, for its message.
 MAX_BODY = 4 * 1024
@@ -58,8 +58,13 @@ class Response:
         return max(0.0, wait.total_seconds())
 
     def __repr__(self) -> str:
-        shown = ", ".join(f"{name}: {_shown(name, value)}" for name, value in self.headers)
+        shown = ", ".join(f"{name}: {value}" for name, value in shown_headers(self))
         return f"Response({self.status_code} {self.reason_phrase}, [{shown}], body of {len(self.body)} bytes)"
+
+
+def shown_headers(response: Response) -> list[tuple[str, str]]:
+    """The headers as they may be shown: values quoted, secrets hidden."""
+    return [(name, _shown(name, value)) for name, value in response.headers]
 
 
 def _shown(name: str, value: str) -> str:

@@ -12,7 +12,7 @@ import contextlib
 import socket
 import ssl
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from wsengine.engine import tls as engine_tls
 from wsengine.errors import ConfigurationError
@@ -54,6 +54,13 @@ class TlsLayer:
 
     def selected_alpn_protocol(self) -> str | None:
         return self._tls.selected_alpn_protocol()
+
+    def cipher(self) -> tuple[str, str, int] | None:
+        return self._tls.cipher()
+
+    def getpeercert(self, binary_form: Literal[True]) -> bytes | None:
+        """The server's certificate in DER."""
+        return self._tls.getpeercert(binary_form=binary_form)
 
     def pending(self) -> int:
         """Bytes that `recv` can return without the descriptor being readable; those of the layers below count roughly."""

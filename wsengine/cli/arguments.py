@@ -1,0 +1,66 @@
+"""How the command's arguments are read: the parser that says what is wrong in one line, and the types of numbers.
+
+Which options a subcommand has stands with the subcommand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from typing import NoReturn
+
+__all__ = ["WRONG_OPTION", "Parser", "duration", "header", "rate", "whole_number"]
+
+LONGEST = 86400.0
+FASTEST = 1e9
+WRONG_OPTION = 2
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, where argparse prints the usage as well."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(WRONG_OPTION, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def whole_number(text: str) -> int:
+    """The type of an option; the bounds are checked by whoever takes the number."""
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+
+
+def duration(text: str) -> float:
+    """Seconds, as an option."""
+    value = _number(text)
+    if not 0 < value <= LONGEST:
+        raise argparse.ArgumentTypeError(f"{text!r} does not do; give seconds above 0, and {LONGEST:.0f} at the most")
+    return value
+
+
+def rate(text: str) -> float:
+    """Messages a second, as an option."""
+    value = _number(text)
+    if not 0 <= value <= FASTEST:
+        raise argparse.ArgumentTypeError(f"{text!r} does not do; give messages a second up to {FASTEST:.0f}, "
+                                         "or 0 for as fast as the pipeline takes them")
+    return value
+
+
+def header(text: str) -> tuple[str, str]:
+    """A header of the upgrade request; the error does not show it, since it may be a secret."""
+    name, colon, value = text.partition(":")
+    if not colon or not name.strip():
+        raise argparse.ArgumentTypeError("give it as 'Name: value'")
+    return name.strip(), value.strip()
+
+
+def _number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number")
+    return value
