@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import argparse
 import math
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = ["WRONG_OPTION", "Parser", "duration", "header", "rate", "whole_number"]
 
@@ -17,7 +20,15 @@ WRONG_OPTION = 2
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, where argparse prints the usage as well."""
+    """Says what is wrong in one line, where argparse prints the usage as well; and shows no value that may be a secret."""
+
+    def parse_arguments(self, arguments: Sequence[str] | None) -> argparse.Namespace:
+        """As `parse_args`. What it does not know may be a mistyped --header, whose value it would print."""
+        given, unknown = self.parse_known_args(arguments)
+        if unknown:
+            names = [one.partition("=")[0] for one in unknown if one.startswith("-")]
+            self.error(f"unrecognized arguments: {' '.join(names) or 'there are too many, or one stands before the command'}")
+        return given
 
     def error(self, message: str) -> NoReturn:
         self.exit(WRONG_OPTION, f"{self.prog}: {message} (see {self.prog} --help)\n")

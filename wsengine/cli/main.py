@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         SystemExit: 2 for a wrong option, 0 after --help and --version.
     """
     parser = build_parser()
-    given = parser.parse_args(arguments)
+    given = parser.parse_arguments(arguments)
     if given.command is None:
         parser.print_help()
         return PROVEN
