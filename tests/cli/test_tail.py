@@ -50,7 +50,8 @@ def free_port():
 # ------------------------------------------------------------------------------------------------------------ messages
 
 def test_text_comes_as_it_is_and_binary_as_length_and_hexadecimal_digits():
-    with script(steps.text("grüße, 世界"), steps.binary(b"\x00\xff\x10"), steps.binary(b"\x01"), steps.binary(b"")) as server:
+    messages = [steps.text("grüße, 世界"), *map(steps.binary, (b"\x00\xff\x10", b"\x01", b""))]
+    with script(*messages) as server:
         done = tail(server.url, "--count", "4")
     assert done.stdout == "grüße, 世界\n[3 bytes] 00ff10\n[1 byte] 01\n[0 bytes] \n"
     assert done.stderr == ""
@@ -289,8 +290,8 @@ def test_a_refusal_is_one_line_and_1():
 
 
 def test_reconnect_goes_on_after_the_end_of_a_connection():
-    with ScriptedServer([[steps.accept(), steps.text("one"), steps.cut()], [steps.accept(), steps.text("two"), steps.serve()]]
-                        ) as server:
+    with ScriptedServer([[steps.accept(), steps.text("one"), steps.cut()],
+                         [steps.accept(), steps.text("two"), steps.serve()]]) as server:
         done = tail(server.url, "--reconnect", "--count", "2")
     assert (done.returncode, done.stdout) == (0, "one\ntwo\n")
     assert re.fullmatch(r"wsengine tail: connection closed with 1006[^\n]*; next attempt in \d+\.\d s\n", done.stderr)
@@ -411,7 +412,7 @@ def test_wrong_usage_is_one_line_and_2_without_secrets(arguments, expected):
 def test_help_names_each_option():
     done = tail("--help")
     assert done.returncode == 0
-    for option in ("--header", "--subprotocol", "--origin", "--send", "--count", "--timeout", "--insecure", "--ca", "--proxy",
-                   "--compression", "--trace", "--raw", "--reconnect", "--keepalive", "--open-timeout", "--max-size",
-                   "--allow-plaintext-credentials"):
+    for option in ("--header", "--subprotocol", "--origin", "--send", "--count", "--timeout", "--insecure", "--ca",
+                   "--proxy", "--compression", "--trace", "--raw", "--reconnect", "--keepalive", "--open-timeout",
+                   "--max-size", "--allow-plaintext-credentials"):
         assert option in done.stdout

@@ -27,7 +27,7 @@ class Parser(argparse.ArgumentParser):
         given, unknown = self.parse_known_args(arguments)
         if unknown:
             names = [one.partition("=")[0] for one in unknown if one.startswith("-")]
-            self.error(f"unrecognized arguments: {' '.join(names) or 'there are too many, or one stands before the command'}")
+            self.error(f"unrecognized arguments: {' '.join(names) or 'there are too many'}")
         return given
 
     def error(self, message: str) -> NoReturn:

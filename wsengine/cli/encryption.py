@@ -28,6 +28,7 @@ __all__ = ["Encryption"]
 
 #: Days before its end at which a certificate is worth a note.
 SOON = 14
+SILENT = "nothing came back: is it a plain port, for ws://? Or does a firewall swallow TLS?"
 
 
 class Encryption:
@@ -55,7 +56,8 @@ class Encryption:
             yield self._look_unverified(error)
             return
         except FAILURES as error:
-            yield self._case.fail("TLS", error, network_remedy(error), "there is no TLS")
+            remedy = SILENT if isinstance(error, TimeoutError) else network_remedy(error)
+            yield self._case.fail("TLS", error, remedy, "there is no TLS")
             return
         yield finding
         certificate = _read(der)
