@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pty
 import re
 import signal
 import socket
@@ -582,6 +583,30 @@ def test_wrong_usage_is_one_line_and_2(arguments, expected):
     assert expected in done.stderr
     assert done.stderr.count("\n") == 1
     assert "geheim" not in done.stderr
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_a_terminal_gets_colours_where_rich_is_there(plain, tmp_path):
+    environment = {"TERM": "xterm-256color", **ENVIRONMENT}
+    if plain:
+        (tmp_path / "rich.py").write_text("raise ModuleNotFoundError('No module named rich', name='rich')\n")
+        environment["PYTHONPATH"] = f"{tmp_path}{os.pathsep}{ROOT}"
+    master, slave = pty.openpty()
+    with good() as server:
+        process = subprocess.Popen([*COMMAND, server.url, "--listen", "0.1"], env=environment, stdin=slave, stdout=slave,
+                                   stderr=slave)
+        os.close(slave)
+        shown = b""
+        with contextlib.suppress(OSError):  # Linux: the process has closed the other side
+            while data := os.read(master, 65536):
+                shown += data
+        os.close(master)
+        assert process.wait(60) == 0, shown
+    text = re.sub(r"\x1b\[[0-9;]*m", "", shown.decode())
+    assert (b"\x1b[32mok" in shown) == (not plain)
+    assert (text == shown.decode()) == plain
+    assert text.replace("\r\n", "\n").endswith("\nAll is well.\n")
+    assert re.search(r"^ok       URL           ws://127", text, re.MULTILINE)
 
 
 def test_ctrl_c_ends_it():

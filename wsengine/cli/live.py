@@ -1,4 +1,6 @@
-"""The live table of the demo, drawn by rich. This is the only file that needs rich, and it is imported only for it."""
+"""The live table of the demo, drawn by rich. This file and colour.py are the only ones that need it, and are imported only
+where it is there.
+"""
 
 from __future__ import annotations
 

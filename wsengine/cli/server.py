@@ -32,7 +32,7 @@ WORDS = (
 _PATH = re.compile(r"(?:connect\.)?(\w+)(?:\[['\"]?(.*?)['\"]?\])?(.*)")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)  # it holds secrets
 class Server:
     """As on the command line. `insecure`: certificates are not verified.
 
