@@ -8,7 +8,11 @@ from __future__ import annotations
 import gc
 import os
 import random
+import signal
 import ssl
+import subprocess
+import sys
+import textwrap
 import threading
 import time
 from pathlib import Path
@@ -18,11 +22,13 @@ import psutil
 import pytest
 import trustme
 
+import wsengine
 from wsengine.testing import ServerTLS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
+PACKAGE_ROOT = str(Path(wsengine.__file__).resolve().parents[1])
 RECORDINGS_VARIABLE = "WSENGINE_RECORDINGS"
 RECORDINGS_DEFAULT = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 
@@ -84,6 +90,68 @@ def no_leaks(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
         if time.monotonic() >= deadline:
             pytest.fail(f"left behind: threads {left_threads}, processes {left_children}, {left_files:+d} open files")
         time.sleep(0.01)
+
+
+#: What the scripts of child processes begin with.
+PREAMBLE = r"""
+import os, signal, sys, threading, time
+
+def say(*words):
+    os.write(1, (" ".join(map(str, words)) + "\n").encode())  # one call: lines of two threads stay whole
+
+"""
+
+
+class Child:
+    """A Python process that runs a script, whose lines are read as they come."""
+
+    def __init__(self, script: str) -> None:
+        environment = {**os.environ, "PYTHONPATH": PACKAGE_ROOT, "PYTHONUNBUFFERED": "1"}
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", PREAMBLE + textwrap.dedent(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            text=True, env=environment)
+
+    def line(self) -> str:
+        """The next line of its output."""
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def wait_for(self, line: str) -> None:
+        """Read on to this line."""
+        while (given := self.line()) != line:
+            assert given or self.process.poll() is None, f"the script ended without {line!r}: {self._errors()}"
+
+    def _errors(self) -> str:
+        assert self.process.stderr is not None
+        return self.process.stderr.read()
+
+    def signal(self, number: int = signal.SIGINT) -> None:
+        """Send it a signal."""
+        self.process.send_signal(number)
+
+    def end(self, timeout: float = 20.0) -> tuple[int, str, str]:
+        """Wait for its end: (exit code, the rest of the output, errors)."""
+        out, err = self.process.communicate(timeout=timeout)
+        return self.process.returncode, out, err
+
+
+@pytest.fixture
+def child() -> Iterator[Callable[[str], Child]]:
+    """Start a script in a process of its own; it is killed at the end if it is still there."""
+    children: list[Child] = []
+
+    def start(script: str) -> Child:
+        children.append(Child(script))
+        return children[-1]
+
+    yield start
+    for one in children:
+        if one.process.poll() is None:
+            one.process.kill()
+        one.process.wait()
+        for stream in (one.process.stdout, one.process.stderr):
+            assert stream is not None
+            stream.close()
 
 
 class Certificates:

@@ -6,23 +6,16 @@ Only what several files need lives here; tests do not.
 from __future__ import annotations
 
 import itertools
-import os
-import signal
-import subprocess
-import sys
 import textwrap
 import threading
 import time
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
-import wsengine
 from wsengine import Message, Pipeline, Producer
 
 HOOKS = ("handle_message", "handle_messages", "prepare_messages", "handle_failed")
-PACKAGE_ROOT = str(Path(wsengine.__file__).resolve().parents[1])
 
 _numbers = itertools.count()
 
@@ -170,36 +163,8 @@ def launch(build):
     return make
 
 
-class Child:
-    """A Python process that runs a script, whose lines are read as they come."""
-
-    def __init__(self, script):
-        environment = {**os.environ, "PYTHONPATH": PACKAGE_ROOT, "PYTHONUNBUFFERED": "1"}
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", PREAMBLE + textwrap.dedent(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            text=True, env=environment)
-
-    def line(self):
-        """The next line of its output."""
-        return self.process.stdout.readline().strip()
-
-    def wait_for(self, line):
-        """Read on to this line."""
-        while (given := self.line()) != line:
-            assert given or self.process.poll() is None, f"the script ended without {line!r}: {self.process.stderr.read()}"
-
-    def signal(self, number=signal.SIGINT):
-        self.process.send_signal(number)
-
-    def end(self, timeout=20.0):
-        """Wait for its end: (exit code, the rest of the output, errors)."""
-        out, err = self.process.communicate(timeout=timeout)
-        return self.process.returncode, out, err
-
-
-#: What the scripts begin with.
+#: What the scripts begin with, behind what all begin with.
 PREAMBLE = r"""
-import os, signal, sys, threading, time
 from wsengine import Message, Pipeline, Processors, Producer
 
 class Quiet(Producer):
@@ -211,25 +176,10 @@ class Quiet(Producer):
         super().drain()
         self.over.set()
 
-def say(*words):
-    os.write(1, (" ".join(map(str, words)) + "\n").encode())  # one call: lines of two threads stay whole
-
 """
 
 
 @pytest.fixture
-def child():
-    """Start a script in a process of its own; it is killed at the end if it is still there."""
-    children = []
-
-    def start(script):
-        children.append(Child(script))
-        return children[-1]
-
-    yield start
-    for one in children:
-        if one.process.poll() is None:
-            one.process.kill()
-        one.process.wait()
-        one.process.stdout.close()
-        one.process.stderr.close()
+def child(child):
+    """Start a script in a process of its own, with a quiet producer at hand."""
+    return lambda script: child(PREAMBLE + textwrap.dedent(script))

@@ -16,6 +16,7 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
 from libcpp.atomic cimport atomic, memory_order_acquire, memory_order_relaxed
 from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.ref cimport Py_DECREF, Py_INCREF
 from wsengine.engine.control cimport Control, ControlBlock
 from wsengine.engine.intake cimport Intake, intake_start, intake_stop
 from wsengine.engine.overflow cimport policy
@@ -273,7 +274,10 @@ cdef class Receiver:
                 free(command)
                 raise MemoryError()
             memcpy(command.leftover, <const char*>stream.leftover, command.leftover_size)
-        self.owners[id(stream.control_owner)] = stream.control_owner, inflow
+        owned = stream.control_owner, inflow
+        self.owners[id(stream.control_owner)] = owned
+        if inflow is not None:
+            Py_INCREF(owned)      # not the collector's: in a child after a fork nothing shall be freed below the wire
         stream.wire.intake = &self.reader.intake if inflow is None else inflow.intake
         if inflow is not None:
             inflow.intake.sole = stream.wire.control
@@ -284,7 +288,9 @@ cdef class Receiver:
 
     def forget(self, ControlBlock control not None) -> None:
         """Its connection has ended, which a note has told, and there will be no other soon."""
-        self.owners.pop(id(control), None)
+        owned = self.owners.pop(id(control), None)
+        if owned is not None and owned[1] is not None:
+            Py_DECREF(owned)
 
     def close(self, uint32_t index, uint32_t epoch, uint16_t code, bytes reason=b"", *, bint discard=False) -> None:
         """Begin the closing handshake; the note "ended" comes with the peer's Close, or after `close_timeout`.

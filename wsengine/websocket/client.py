@@ -28,12 +28,12 @@ from wsengine.websocket.hub import Hub
 from wsengine.websocket.lifecycle import Event
 from wsengine.websocket.outcome import outcome
 from wsengine.websocket.retry import Backoff, RetryBudget
-from wsengine.websocket.sending import Outgoing, check_close, ending
+from wsengine.websocket.sending import Data, Outgoing, Timeout, check_close, ending
 from wsengine.websocket.uri import parse_uri
 from wsengine.websocket.way import Way
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from ssl import SSLContext
     from types import TracebackType
     from typing import Self
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from wsengine.websocket.extensions import PerMessageDeflate
     from wsengine.websocket.headers import Headers
     from wsengine.websocket.hub import Place
+    from wsengine.websocket.pings import Pong
     from wsengine.websocket.socket_options import SocketOptions
     from wsengine.websocket.supplied import Supply
     from wsengine.websocket.uri import WebSocketURI
@@ -52,6 +53,8 @@ __all__ = ["ClientConnection", "connect"]
 #: Seconds that a wait lasts before it looks for signals.
 SLICE = 0.1
 SLAB = 2**16
+#: Bytes of a message at the most, whatever is asked for.
+LARGEST = 2**32 - 1
 
 OPTIONS = ("path", "headers", "origin", "subprotocols", "user_agent_header", "compression", "ssl", "server_hostname", "sock",
            "unix", "proxy", "proxy_ssl", "socket_options", "allow_plaintext_credentials", "open_timeout", "close_timeout",
@@ -111,6 +114,7 @@ def connect(
     Raises:
         ConfigurationError, InvalidURI: an option is wrong.
         TimeoutError, OSError, InvalidHandshake, HeadersError: as `wsengine.websocket.dial.dial`.
+        EngineStopped: the interpreter is ending.
 
     Source: `websockets.sync.client.connect`, whose object has the same methods; docs/connect.md compares them.
     """
@@ -130,8 +134,8 @@ def connect(
     if pong_timeout is not None and keepalive is None:
         raise ConfigurationError("connect.pong_timeout", pong_timeout, "set keepalive, too: without pings there are no "
                                  "pongs to wait for")
-    settings.max_size = settings.max_queue_bytes if max_size is None else whole(
-        "connect.max_size", max_size, minimum=1, maximum=2**32 - 1)
+    settings.max_size = min(settings.max_queue_bytes, LARGEST) if max_size is None else whole(
+        "connect.max_size", max_size, minimum=1, maximum=LARGEST)
     if settings.max_size > settings.max_queue_bytes:
         raise ConfigurationError("connect.max_size", max_size, f"give at most max_queue_bytes={max_queue_bytes}, or raise "
                                  "that")
@@ -157,10 +161,19 @@ class _Settings:
     max_size: int = 0
 
 
+@dataclass(frozen=True)
+class _Past:
+    """The figures of a connection that has ended, as its control block may be another's by now."""
+
+    counts: dict[str, int]
+    latency: float | None
+
+
 class ClientConnection(Connection):
     """A connection made by `connect()`. Every method may be called from any thread; a `with` closes it.
 
-    Who is blocked in `recv`, `send` or a pong's `wait` when the connection ends learns of it by ConnectionClosed.
+    Who is blocked in `recv`, `send` or a pong's `wait` when the connection ends learns of it by ConnectionClosed. It belongs
+    to the process that made it: in a forked child its methods raise ForkedProcessError.
     """
 
     def __init__(self, uri: WebSocketURI, dialed: Dialed, settings: _Settings) -> None:
@@ -168,16 +181,14 @@ class ClientConnection(Connection):
         self._settings = settings
         self._logger = settings.logger
         self._pid = os.getpid()
+        self._ending = threading.RLock()  # our Close and the end: the second changes nothing; a signal's handler may close
         self._over = threading.Event()
         self._end: ConnectionClosed | None = None  # how it ended; the hub's thread, before _over is set
+        self._past: _Past | None = None  # the same, before it leaves the hub
         self._taking = threading.Lock()  # one thread at a time takes messages
         self._place: Place | None = None
-        self._waiting = Parker()
-        account = Account(settings.max_queue, settings.max_queue_bytes)
-        slots = 1 << max(settings.max_queue - 1, 1).bit_length()
-        self._ring = Ring(slots, account, self._waiting, slab_bytes=min(SLAB, _slab(settings.max_queue_bytes)), guest=True)
-        self._outlet = Outlet(self._ring)
         try:
+            self._prepare_queue()
             self._hub = Hub.join()
         except BaseException:
             dialed.sock.close()
@@ -185,10 +196,16 @@ class ClientConnection(Connection):
         try:
             self._begin(dialed)
         except BaseException:
-            self.let_go()
-            dialed.sock.close()
-            self._hub.leave(self._place)
+            self._fail(dialed)
             raise
+
+    def _prepare_queue(self) -> None:
+        """Where messages wait for `recv`."""
+        most = self._settings.max_queue_bytes
+        self._waiting = Parker()
+        self._ring = Ring(1 << max(self._settings.max_queue - 1, 1).bit_length(), Account(self._settings.max_queue, most),
+                          self._waiting, slab_bytes=min(SLAB, _slab(most)), guest=True)
+        self._outlet = Outlet(self._ring)
 
     def _begin(self, dialed: Dialed) -> None:
         """Take the connection to the hub."""
@@ -204,6 +221,15 @@ class ClientConnection(Connection):
                             pong_timeout=settings.pong_timeout, close_timeout=settings.close_timeout)
         self._logger.info("connection to %s is open", self.url)
         self._hub.add(self, place, stream, self._ring)
+
+    def _fail(self, dialed: Dialed) -> None:
+        """It could not be begun, or a signal came meanwhile: nobody gets to know it."""
+        if self._hub.has(self._place):       # the reader is on the socket: the rest follows from its note
+            self._hub.receiver.release(self.index, self.epoch)
+            return
+        self.let_go()
+        dialed.sock.close()
+        self._hub.leave(self._place)
 
     def _abandon(self, epoch: int) -> None:
         """A message was begun and will not be completed: nothing can follow it."""
@@ -221,16 +247,21 @@ class ClientConnection(Connection):
         """The next message: str for text, bytes for binary.
 
         Args:
-            timeout: seconds to wait; None waits for ever, 0 not at all.
+            timeout: seconds to wait; None waits for ever, 0 or less not at all.
             decode: True gives every message as str, False as bytes.
 
         Raises:
             TimeoutError: none has come in time.
             ConnectionClosed: the connection has ended, and everything that came before has been received.
+            UnicodeDecodeError: `decode` is True, and a binary message is not UTF-8; it is taken all the same.
+            ConfigurationError: the timeout is no number.
             ForkedProcessError: the connection belongs to the parent process.
         """
+        check_fork(self._pid)
+        if timeout is not None:
+            timeout = _patience(timeout)
         deadline = None if timeout is None else time.monotonic() + timeout
-        if not self._taking.acquire(timeout=-1 if timeout is None else max(timeout, 0)):
+        if not self._taking.acquire(timeout=-1 if timeout is None else timeout):
             raise TimeoutError(f"another thread has been receiving for {timeout} s")
         try:
             while True:
@@ -245,7 +276,6 @@ class ClientConnection(Connection):
             self._taking.release()
 
     def _wait_for_message(self, deadline: float | None, timeout: float | None) -> None:
-        check_fork(self._pid)
         left = SLICE if deadline is None else deadline - time.monotonic()
         if left <= 0:
             raise TimeoutError(f"no message came within {timeout} s")
@@ -276,9 +306,11 @@ class ClientConnection(Connection):
         """
         number, text = check_close(code, reason)
         check_fork(self._pid)
-        if not self._over.is_set():
+        with self._ending:
+            if self._over.is_set():
+                return
             self._shut(number, reason)
-            self._hub.receiver.close(self.index, self.epoch, number, text, discard=True)
+        self._hub.receiver.close(self.index, self.epoch, number, text, discard=True)
         self._over.wait(self._settings.close_timeout + 5.0)
 
     def _take_note(self, note: Note) -> None:
@@ -292,29 +324,78 @@ class ClientConnection(Connection):
         _, error = outcome(note, self._settings.max_size, self.pump_error)
         self.let_go()
         end = ending(error)
-        self.close_code, self.close_reason = end.code, end.reason if isinstance(error, ConnectionClosed) else ""
-        self._outgoing.shut(end)
-        self._end = end
-        self._lifecycle.fire(Event.GIVEN_UP)
-        self._over.set()
+        self._past = _Past(self.counts(), self.latency)
+        with self._ending:
+            self.close_code, self.close_reason = end.code, end.reason if isinstance(error, ConnectionClosed) else ""
+            self._outgoing.shut(end)
+            self._end = end
+            self._lifecycle.fire(Event.GIVEN_UP)
+            self._over.set()
         self._waiting.notify_all()
+        self._hub.leave(self._place)
         level = logging.INFO if isinstance(end, ConnectionClosedOK) else logging.WARNING
         self._logger.log(level, "connection to %s has ended: %s", self.url, end)
-        self._hub.leave(self._place)
+
+    # ------------------------------------------------------------------------------------------------------- figures
+    # Each is read before the look at `_past`: nobody else has the control block while that is not set.
+
+    @property
+    def latency(self) -> float | None:
+        """Seconds from the newest answered ping to its pong, None if there was none."""
+        now, past = self._control.round_trip, self._past
+        return now if past is None else past.latency
+
+    @property
+    def paused(self) -> bool:
+        """Whether the socket is not read at the moment, because `max_queue` or `max_queue_bytes` wait for `recv`."""
+        now = self._control.paused
+        return now and self._past is None
+
+    @property
+    def queued_bytes(self) -> int:
+        """Bytes of messages that wait for the socket to take them; 0 once it has ended."""
+        now = self._outgoing.queued
+        return now if self._past is None else 0
 
     def counts(self) -> dict[str, int]:
         """Messages, payload bytes, frames and the like of this connection."""
-        now = super().counts()
-        return {name: number - self._counts.get(name, 0) for name, number in now.items()}
+        now, past = self._control.counts(), self._past
+        if past is not None:
+            return dict(past.counts)
+        before = {**self._counts, "pings_sent": 0}  # which the place counts anew for each
+        return {name: number - before[name] for name, number in now.items()}
+
+    # ------------------------------------------------------------------------------------- as any Connection, and a fork
+
+    def send(self, message: Data | Iterable[Data], text: bool | None = None, *, epoch: int | None = None,
+             timeout: Timeout = "close_timeout") -> None:
+        check_fork(self._pid)
+        super().send(message, text, epoch=epoch, timeout=timeout)
+
+    def ping(self, data: str | bytes | None = None) -> Pong:
+        check_fork(self._pid)
+        return super().ping(data)
+
+    def _why_full(self) -> str:
+        full = ", as it may wait for us: reading is paused while messages wait for recv" if self.paused else ""
+        return f"the server does not read{full}"
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close(1000 if kind is None else 1011)
+        if os.getpid() == self._pid:         # a child leaves the block: the connection is its parent's
+            self.close(1000 if kind is None else 1011)
 
     def __repr__(self) -> str:
         return f"<ClientConnection to {self.url} {self.state}>"
+
+
+def _patience(timeout: float) -> float:
+    """Check the seconds that a `recv` may wait."""
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or timeout != timeout:
+        raise ConfigurationError("recv.timeout", timeout, "give seconds, or None to wait for ever")
+    return max(0.0, min(timeout, 1e9))
 
 
 def _slab(max_queue_bytes: int) -> int:

@@ -12,6 +12,7 @@ What a connection does with them stands in client, how it came about in dial.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from typing import TYPE_CHECKING
@@ -20,7 +21,8 @@ from wsengine.engine.control import ControlBlock
 from wsengine.engine.keepalive import KeepaliveTimer
 from wsengine.engine.receiver import Inflow, Receiver
 from wsengine.engine.ring import Account, Parker, Ring
-from wsengine.engine.threads import at_exit, spawn
+from wsengine.engine.threads import at_exit, exiting, spawn
+from wsengine.errors import EngineError, EngineStopped
 
 if TYPE_CHECKING:
     from wsengine.engine.receiver import Note
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from wsengine.websocket.client import ClientConnection
 
 __all__ = ["Hub", "Place"]
+
+logger = logging.getLogger("wsengine.connection")
 
 #: Connections of a process at a time at the most.
 ROOM = 65_536
@@ -46,10 +50,9 @@ class Hub:
     """Runs the connections of one process; thread-safe. Get it by `Hub.join`, which counts you in."""
 
     _present: Hub | None = None
-    _lock = threading.Lock()  # guards _present, and of every hub `_places`, `_free`, `_live` and `_joined`
+    _lock = threading.Lock()  # guards _present, and of every hub `_free`, `_live`, `_joined` and `_stopping`
 
     def __init__(self) -> None:
-        self._pid = os.getpid()
         self._parker, timer_parker = Parker(), Parker()
         self._own = Ring(2, Account(2, 2**20), Parker(), slab_bytes=4096)  # its bell is what wakes the reader
         self.receiver = Receiver(self._own, self._parker, timer_parker)
@@ -57,25 +60,37 @@ class Hub:
         self._free: list[Place] = []
         self._live: dict[tuple[int, int], ClientConnection] = {}
         self._joined = 0  # connections counted in, of which some may not be live yet
-        self._threads: list[threading.Thread] = []  # before the hub's own, which joins the others
+        self._stopping = False  # the interpreter ends: the reader takes no more connections
+        self._begun = threading.Event()  # the threads run, or `_fault` is set; the hub's thread
+        self._fault: BaseException | None = None  # why they do not
         at_exit(self)
 
     def _start(self) -> None:
-        """Start the threads; if the system has not all to give, none."""
+        """Start the threads; if the system has not all to give, none. The hub's own starts and joins the others, so that a
+        signal in the caller leaves none behind."""
         try:
-            for name, body in (("reader", self.receiver.run), ("timer", self._timer.run)):
-                self._threads.append(spawn(f"wsengine:connect:{name}", body))
             spawn("wsengine:connect:hub", self._run)
+            self._begun.wait()
+            if self._fault is not None:
+                raise self._fault
         except BaseException:
-            self._end_threads()
+            self._joined = 0
+            self._parker.notify_all()
             raise
 
     @classmethod
     def join(cls) -> Hub:
-        """The present hub, or a new one; it lives until `leave` has been called as often as this, or `add` and the end."""
+        """The present hub, or a new one; it lives until `leave` has been called as often as this.
+
+        Raises:
+            EngineStopped: the interpreter ends.
+            RuntimeError, OSError: the system has no thread, or no descriptor, to give.
+        """
         with cls._lock:
+            if exiting():
+                raise EngineStopped("the interpreter is ending: no connection begins any more")
             hub = cls._present
-            if hub is None or hub._pid != os.getpid():
+            if hub is None:
                 hub = Hub()
                 hub._joined = 1
                 hub._start()
@@ -96,12 +111,26 @@ class Hub:
             return place
 
     def add(self, connection: ClientConnection, place: Place, stream: Stream, ring: Ring) -> None:
-        """Give the reader a connection, whose generation has begun. Its end comes as `connection._take_note`."""
+        """Give the reader a connection, whose generation has begun. Its end comes as `connection._take_note`.
+
+        Raises EngineStopped if the interpreter ends.
+        """
         inflow = Inflow(ring, self.receiver)
-        with self._lock:
-            self._live[place.index, place.epoch] = connection
+        with self._lock:                  # held to the end: the reader gets it before the order to stop, or never
+            if self._stopping or exiting():
+                raise EngineStopped("the interpreter is ending: no connection begins any more")
+            self._live[place.index, place.epoch] = connection  # before: no signal comes between, but behind the call
+            try:
+                self.receiver.add(stream, inflow)
+            except (EngineError, MemoryError):
+                del self._live[place.index, place.epoch]
+                raise
         self._timer.wake()
-        self.receiver.add(stream, inflow)
+
+    def has(self, place: Place | None) -> bool:
+        """Whether the reader has been given the connection of this place, so that its end will be noted."""
+        with self._lock:
+            return place is not None and (place.index, place.epoch) in self._live
 
     def leave(self, place: Place | None) -> None:
         """Count a connection out that never was live, or has ended."""
@@ -109,38 +138,56 @@ class Hub:
             self._joined -= 1
             if place is not None:
                 self._live.pop((place.index, place.epoch), None)
+                self.receiver.forget(place.control)  # before another connection can have the place
                 self._free.append(place)
             if self._joined == 0 and Hub._present is self:
                 Hub._present = None
-        if place is not None:
-            self.receiver.forget(place.control)
         self._parker.notify()
 
     def stop_at_exit(self) -> None:
         """The interpreter ends: say 1001 to all servers, then let go of them; who waits for a message learns of it."""
         with self._lock:
+            self._stopping = True
             live = list(self._live)
         for index, epoch in live:
             self.receiver.close(index, epoch, 1001, b"", discard=True)
         self.receiver.stop()
 
+    @classmethod
+    def forget_parent(cls) -> None:
+        """A child after a fork: the hub's threads are the parent's, and its lock may be held by one of them."""
+        cls._lock = threading.Lock()
+        cls._present = None
+
     # ---------------------------------------------------------------------------------------------------- the thread
 
     def _run(self) -> None:
-        while self._joined:
+        threads: list[threading.Thread] = []
+        try:
+            for name, body in (("reader", self.receiver.run), ("timer", self._timer.run)):
+                threads.append(spawn(f"wsengine:connect:{name}", body))
+        except BaseException as fault:    # raised by whoever waits for us to begin
+            self._fault = fault
+        self._begun.set()
+        while self._joined and self._fault is None:
             self._parker.wait(lambda: self.receiver.noted or not self._joined, 60)
             for note in self.receiver.notes():
                 self._take_note(note)
-        self._end_threads()
-
-    def _end_threads(self) -> None:
         self.receiver.stop()
         self._timer.stop()
-        for thread in self._threads:
+        for thread in threads:
             thread.join()
         self.receiver.dispose()
 
     def _take_note(self, note: Note) -> None:
-        connection = self._live.get((note.index, note.epoch))
-        if connection is not None:
+        with self._lock:
+            connection = self._live.get((note.index, note.epoch))
+        if connection is None:
+            return
+        try:
             connection._take_note(note)
+        except Exception:                 # one connection's trouble, such as a logger's, must not end all others
+            logger.exception("the note of a connection failed")
+
+
+os.register_at_fork(after_in_child=Hub.forget_parent)
