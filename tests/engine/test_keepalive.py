@@ -20,6 +20,7 @@ from wsengine.engine.keepalive import KeepaliveTimer
 from wsengine.engine.receiver import Receiver
 from wsengine.engine.ring import Account, Parker, Ring
 from wsengine.engine.stream import Stream
+from wsengine.errors import EngineError
 from wsengine.testing.wire import BINARY, CLOSE, PING, PONG, ClientFrames, build_server_frame, close_payload
 
 S, MS = 10**9, 10**6
@@ -37,12 +38,12 @@ def until(condition, timeout=10.0):
 class Clock:
     """A timer that is ticked by hand over connections whose peers are socket pairs, and a reader that runs."""
 
-    def __init__(self, places=1, max_messages=64):
+    def __init__(self, places=1, max_messages=64, room=0):
         self.ring = Ring(64, Account(max_messages, 2**24), Parker())
         self.timer_parker = Parker()
         self.receiver = Receiver(self.ring, Parker(), self.timer_parker)
         self.controls = [ControlBlock() for _ in range(places)]
-        self.timer = KeepaliveTimer(self.receiver, self.controls, self.timer_parker)
+        self.timer = KeepaliveTimer(self.receiver, self.controls, self.timer_parker, room=room)
         self.pairs, self.frames, self.seen = [], {}, []
         self.reader = threading.Thread(target=self.receiver.run, name="reader under test")
         self.reader.start()
@@ -194,6 +195,40 @@ def test_each_connection_has_a_schedule_of_its_own_and_the_nearest_time_is_next(
         assert near(clock.timer.tick(started + 10 * S), started + 12 * S)
         assert clock.pings(second, 3) == [(1, 1), (1, 2), (1, 3)]
         assert clock.pings(first, 1) == [(1, 1)]
+
+
+def test_a_place_made_later_is_watched_beside_the_others():
+    with Clock(places=1, room=3) as clock:
+        _, first = clock.begin(0, keepalive=10)
+        clock.controls.append(ControlBlock())
+        assert clock.timer.add(clock.controls[1]) == 1
+        assert clock.timer.tick(first) > first + 9 * S, "it has no generation yet"
+        started, peer = clock.connect(1, keepalive=1)
+        clock.timer.tick(started)
+        assert clock.timer.tick(started + S) <= started + 2 * S
+        assert clock.pings(peer, 1) == [(1, 1)]
+
+
+def test_a_running_timer_takes_further_places_up_to_its_room_and_names_the_limit():
+    with Clock(places=0, room=3) as clock:
+        thread = threading.Thread(target=clock.timer.run)
+        thread.start()
+        for number in range(3):
+            clock.controls.append(ControlBlock())
+            assert clock.timer.add(clock.controls[number]) == number
+            _, peer = clock.connect(number, keepalive=0.02)
+            clock.timer.wake()
+            assert clock.pings(peer, 2) == [(1, 1), (1, 2)]
+        with pytest.raises(EngineError, match="room for 3 connections at a time"):
+            clock.timer.add(ControlBlock())
+        clock.timer.stop()
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+def test_without_room_there_is_none_but_for_the_places_from_the_beginning():
+    with Clock(places=2) as clock, pytest.raises(EngineError, match="room for 2"):
+        clock.timer.add(ControlBlock())
 
 
 def test_the_same_times_give_the_same_answers():

@@ -17,7 +17,7 @@ import pytest
 
 from wsengine.engine.control import ControlBlock
 from wsengine.engine.keepalive import KeepaliveTimer
-from wsengine.engine.receiver import CAUSES, KINDS, Receiver
+from wsengine.engine.receiver import CAUSES, KINDS, Inflow, Receiver
 from wsengine.engine.ring import Account, Parker, Ring
 from wsengine.engine.stream import Stream
 from wsengine.errors import ConfigurationError, EngineError

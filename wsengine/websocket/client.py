@@ -322,6 +322,8 @@ class ClientConnection(Connection):
 
     def _finish(self, note: Note) -> None:
         _, error = outcome(note, self._settings.max_size, self.pump_error)
+        if note.cause == "released" and self._hub.stopping:
+            error = ConnectionClosedOK(1001)     # the interpreter ends: ours, and nobody waits for the server's
         self.let_go()
         end = ending(error)
         self._past = _Past(self.counts(), self.latency)

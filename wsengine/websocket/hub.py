@@ -50,7 +50,7 @@ class Hub:
     """Runs the connections of one process; thread-safe. Get it by `Hub.join`, which counts you in."""
 
     _present: Hub | None = None
-    _lock = threading.Lock()  # guards _present, and of every hub `_free`, `_live`, `_joined` and `_stopping`
+    _lock = threading.Lock()  # guards _present, and of every hub `_free`, `_live`, `_joined` and `stopping`
 
     def __init__(self) -> None:
         self._parker, timer_parker = Parker(), Parker()
@@ -60,7 +60,7 @@ class Hub:
         self._free: list[Place] = []
         self._live: dict[tuple[int, int], ClientConnection] = {}
         self._joined = 0  # connections counted in, of which some may not be live yet
-        self._stopping = False  # the interpreter ends: the reader takes no more connections
+        self.stopping = False  # the interpreter ends: the reader takes no more connections
         self._begun = threading.Event()  # the threads run, or `_fault` is set; the hub's thread
         self._fault: BaseException | None = None  # why they do not
         at_exit(self)
@@ -117,7 +117,7 @@ class Hub:
         """
         inflow = Inflow(ring, self.receiver)
         with self._lock:                  # held to the end: the reader gets it before the order to stop, or never
-            if self._stopping or exiting():
+            if self.stopping or exiting():
                 raise EngineStopped("the interpreter is ending: no connection begins any more")
             self._live[place.index, place.epoch] = connection  # before: no signal comes between, but behind the call
             try:
@@ -147,7 +147,7 @@ class Hub:
     def stop_at_exit(self) -> None:
         """The interpreter ends: say 1001 to all servers, then let go of them; who waits for a message learns of it."""
         with self._lock:
-            self._stopping = True
+            self.stopping = True
             live = list(self._live)
         for index, epoch in live:
             self.receiver.close(index, epoch, 1001, b"", discard=True)

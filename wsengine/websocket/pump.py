@@ -10,7 +10,8 @@ to each other. Why a connection goes this way does not (dial, engine.tls), nor t
     the reader has bytes         encrypted, sent to the server; not read on before the server has taken them
     the layer ends, or fails     the reader sees the end of its stream; `error` says what failed
     the reader ends its side     close_notify, once and without waiting; what still comes is of no interest to it
-    both have ended, or stop()   the thread ends
+    both have ended              the thread ends
+    stop()                       the same; what the reader had sent goes out before, as far as that does not wait
 """
 
 from __future__ import annotations
@@ -85,7 +86,10 @@ class Pump:
             self._read_reader()
             self._send_layer()
             over = self._inward_over and self._outward_over and not (self._inward or self._outward)
-            if over or self._wait():
+            if over:
+                return
+            if self._wait():
+                self._send_last()
                 return
 
     def _wait(self) -> bool:
@@ -171,6 +175,14 @@ class Pump:
             self._write_wants = select.POLLOUT
         except OSError:  # the server has gone: what it sent before is still read, and tells why
             self._outward, self._outward_over = memoryview(b""), True
+
+    def _send_last(self) -> None:
+        """What the reader sent before it let go, its Close most likely, as far as the layer takes it at once."""
+        while True:
+            self._send_layer()
+            self._read_reader()              # nothing, where the layer has not taken all
+            if self._write_wants or not self._outward:
+                return
 
     def _end_layer(self) -> None:
         with contextlib.suppress(OSError, ValueError):  # it wants the other side's close_notify, or is gone: either is fine
