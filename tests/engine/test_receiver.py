@@ -6,6 +6,7 @@ of TCP connections where the kernel's windows and resets matter; one test runs a
 
 import ctypes
 import errno
+import gc
 import json
 import random
 import socket
@@ -987,6 +988,116 @@ def test_a_bound_in_messages_above_the_rings_capacity_is_refused():
     account, parker = Account(1000, 2**26), Parker()
     with pytest.raises(ConfigurationError, match=r"capacity=4.*1000"):
         Receiver(Ring(4, account, parker), Parker(), Parker())
+
+
+# ------------------------------------------------------------------------------------------- a ring to a connection
+
+def guest(max_messages=64, max_bytes=2**24):
+    """A ring that one connection has to itself."""
+    return Ring(max(2, 1 << (max_messages - 1).bit_length()), Account(max_messages, max_bytes), Parker(), guest=True)
+
+
+def connect_to(engine, ring, index, epoch=1):
+    """A connection whose messages go to that ring, and its peer."""
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    engine.peers.append(Peer(theirs))
+    engine.controls[index].begin(epoch, keepalive=0, ws_timeout=0, pong_timeout=0, close_timeout=5)
+    engine.receiver.add(Stream(ours.fileno(), engine.controls[index], index, epoch, 4 * MIB), Inflow(ring, engine.receiver))
+    engine.added.append((index, epoch))
+    engine.sockets[index, epoch] = ours
+    return engine.peers[-1]
+
+
+def taken_from(ring, count):
+    got = []
+    until(lambda: got.extend(ring.claim(256)) or len(got) >= count)
+    return got
+
+
+def test_a_connection_with_a_ring_of_its_own_brings_nothing_into_the_others():
+    with Engine() as engine:
+        rings = [guest(), guest()]
+        peers = [connect_to(engine, ring, index) for index, ring in enumerate(rings)]
+        common = engine.connect(2)
+        for index, peer in enumerate([*peers, common]):
+            peer.send(wire([b"%d %d" % (index, number) for number in range(40)]))
+        for index, ring in enumerate(rings):
+            assert taken_from(ring, 40) == [b"%d %d" % (index, number) for number in range(40)]
+        assert engine.claim(40) == [b"2 %d" % number for number in range(40)]
+
+
+def test_a_ring_that_is_full_holds_back_its_own_connection_alone():
+    with Engine() as engine:
+        full, other = guest(max_messages=8), guest(max_messages=8)
+        first, second = connect_to(engine, full, 0), connect_to(engine, other, 1)
+        first.send(wire(numbered(0, 50)))
+        engine.paused(0)
+        assert full.account.messages == 8
+        for number in range(50):
+            second.send(message(b"%06d" % number))
+            assert taken_from(other, 1) == [b"%06d" % number]
+        assert engine.controls[0].paused
+        assert taken_from(full, 50) == numbered(0, 50)
+
+
+def test_full_rings_go_on_one_by_one_as_each_has_room():
+    with Engine(places=6) as engine:
+        rings = [guest(max_messages=4) for _ in range(6)]
+        for index, ring in enumerate(rings):
+            connect_to(engine, ring, index).send(wire(numbered(0, 30)))
+            engine.paused(index)
+        for index in (3, 0, 5, 1, 4, 2):
+            assert taken_from(rings[index], 30) == numbered(0, 30)
+            until(lambda index=index: not engine.controls[index].paused)
+
+
+def test_what_a_connection_brought_outlives_it_and_its_buffer_goes_when_it_is_forgotten():
+    with Engine() as engine:
+        ring = guest()
+        peer = connect_to(engine, ring, 0)
+        peer.send(wire(numbered(0, 10)))
+        peer.sock.close()
+        assert engine.ended(0).cause == "eof"
+        engine.receiver.forget(engine.controls[0])
+        assert taken_from(ring, 10) == numbered(0, 10)
+        assert (ring.slabs, ring.account.messages, ring.account.bytes) == (0, 0, 0)
+
+
+def test_a_ring_is_kept_until_its_connection_is_forgotten_and_no_longer():
+    with Engine() as engine:
+        ring = guest()
+        account = ring.account
+        connect_to(engine, ring, 0).send(message(b"held"))
+        del ring
+        gc.collect()
+        until(lambda: account.messages == 1)
+        held = account.bytes
+        assert held > 0, "the ring has gone below the reader"
+        engine.peers[0].sock.close()
+        engine.ended(0)
+        engine.receiver.forget(engine.controls[0])
+        gc.collect()
+        assert account.bytes == 0
+
+
+def test_forgetting_what_was_never_given_or_twice_does_nothing():
+    with Engine() as engine:
+        engine.receiver.forget(engine.controls[0])
+        peer = connect_to(engine, guest(), 0)
+        peer.sock.close()
+        engine.ended(0)
+        for _ in range(3):
+            engine.receiver.forget(engine.controls[0])
+        ring = guest()
+        connect_to(engine, ring, 0, epoch=2).send(message(b"again"))
+        assert taken_from(ring, 1) == [b"again"]
+
+
+def test_a_ring_smaller_than_its_account_is_refused_for_an_inflow():
+    with Engine() as engine:
+        with pytest.raises(ConfigurationError, match="as many slots"):
+            Inflow(Ring(16, Account(17, MIB), Parker(), guest=True), engine.receiver)
 
 
 # ----------------------------------------------------------------------------------------------------- against a server

@@ -243,6 +243,7 @@ OPTIONS = {"too big": {"max_size": 4999}, "silence": {"ws_timeout": 0.4},
 
 @pytest.mark.parametrize("how", ENDS)
 def test_everything_that_came_before_the_end_is_received_and_then_it_is_told_again_and_again(how, caplog):
+    """Conformance item C60; the two below it, too."""
     script, kind, code, reason, cause = ENDS[how]
     caplog.set_level(logging.INFO, "wsengine.connection")
     with served(numbered(150), *script, steps.until_eof(), **OPTIONS.get(how, {})) as (server, connection):
@@ -308,6 +309,7 @@ def test_the_texts_of_lost_connections_name_the_option():
 
 
 def test_close_waits_for_the_servers_close_and_further_ones_do_nothing():
+    """Conformance item C61, as all of this part."""
     with served(steps.serve()) as (server, connection):
         connection.close(4000, "grün")
         assert (connection.state, connection.close_code, connection.close_reason) == ("stopped", 4000, "grün")
@@ -428,6 +430,7 @@ def test_leaving_the_with_closes_by_1000_and_with_an_exception_by_1011(error, co
 
 
 def test_pings_go_out_and_are_answered_while_nobody_receives_and_latency_is_known():
+    """Conformance item C62, as all of this part."""
     with Feed.payloads([], ping_interval=0.05) as feed, wsengine.connect(feed.url, keepalive=0.05) as connection:
         log = feed.wait(lambda log: len(log.connections[0].pings) >= 5 and len(log.connections[0].pongs) >= 5)
         assert log.connections[0].open
@@ -676,7 +679,8 @@ def test_a_wrong_value_is_refused_by_name_before_anything_is_connected(name):
 
 @pytest.mark.parametrize(("options", "match"), [
     ({"additional_headers": []}, "use headers"), ({"ping_interval": 20}, "use keepalive"),
-    ({"ping_timeout": 20}, "use pong_timeout"), ({"extensions": []}, "compression=PerMessageDeflate"),
+    ({"ping_timeout": 20}, "use pong_timeout"), ({"proxy_server_hostname": "x"}, "use proxy, with the name"),
+    ({"source_address": ("", 0)}, "use sock"), ({"extensions": []}, "compression=PerMessageDeflate"),
     ({"retry": None}, "WebSocketProducer"), ({"create_connection": 1}, "what it returns is complete"),
     ({"max_queeu": 7}, "did you mean 'max_queue'"), ({"zzz": 7}, "the options are"),
     ({"pong_timeout": 1, "keepalive": None}, "set keepalive"), ({"max_size": 9, "max_queue_bytes": 8}, "max_queue_bytes=8"),

@@ -1,4 +1,5 @@
-"""Connections made by `connect()` and the process that they are in: signals, forks, the interpreter's exit.
+"""Connections made by `connect()` and the process that they are in: signals (conformance item C64), the
+interpreter's exit (C65), forks (C66).
 
 Each script runs in a process of its own, against a server of this one.
 """

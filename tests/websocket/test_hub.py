@@ -1,4 +1,5 @@
-"""What all connections made by `connect()` share: one reader, one timer, one hub's thread; and that nothing of it is left.
+"""What all connections made by `connect()` share: one reader, one timer, one hub's thread; and that nothing of it is left
+(conformance item C63).
 
 The server is a process of its own. That the hub ends while others join it is provoked by many threads at random (seeded).
 """
@@ -97,6 +98,26 @@ def test_places_are_used_again_and_what_was_of_an_older_generation_does_not_reac
                 assert other.recv(10) == "own"
                 with pytest.raises(TimeoutError):
                     other.recv(0.001)
+
+
+def test_a_place_is_let_go_of_before_another_connection_can_have_it(echo):
+    """Else the engine would let go of what the next one reads into."""
+    class Watched:
+        def __init__(self, hub, seen):
+            self.hub, self.receiver, self.seen = hub, hub.receiver, seen
+
+        def __getattr__(self, name):
+            return getattr(self.receiver, name)
+
+        def forget(self, control):
+            self.seen.append(any(place.control is control for place in self.hub._free) or not Hub._lock.locked())
+            self.receiver.forget(control)
+
+    seen = []
+    with wsengine.connect(echo.url) as connection:
+        connection._hub.receiver = Watched(connection._hub, seen)
+    until(gone)
+    assert seen == [False]
 
 
 def test_two_hundred_connections_opened_used_and_closed_by_eight_threads_at_random(echo, seed):

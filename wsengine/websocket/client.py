@@ -66,6 +66,7 @@ RENAMED = {
     "extensions": "compression=PerMessageDeflate(...)", "compress": "compression", "ssl_context": "ssl", "sslopt": "ssl",
     "max_msg_size": "max_size", "uri": "url, the first argument", "unix_socket": "unix", "uds": "unix",
     "retry": "a WebSocketProducer, which connects again", "concurrency": "a WebSocketProducer",
+    "proxy_server_hostname": "proxy, with the name that the proxy's certificate has", "source_address": "sock",
     "create_connection": "connect() itself: what it returns is complete",
 }
 
