@@ -107,6 +107,11 @@ time.sleep(0.1)
 """,
     "forgotten": "connect(); connect()",
     "one is closed and one is not": "connect().close(); connections = [connect()]",
+    "one was lost to a signal as it began": """
+from wsengine.websocket.hub import Hub
+Hub.join()
+connections = [connect()]
+""",
     "an exception": "connection = connect(); raise SystemExit(0)",
 }
 

@@ -152,6 +152,7 @@ class Hub:
         for index, epoch in live:
             self.receiver.close(index, epoch, 1001, b"", discard=True)
         self.receiver.stop()
+        self._parker.notify_all()
 
     @classmethod
     def forget_parent(cls) -> None:
@@ -169,8 +170,8 @@ class Hub:
         except BaseException as fault:    # raised by whoever waits for us to begin
             self._fault = fault
         self._begun.set()
-        while self._joined and self._fault is None:
-            self._parker.wait(lambda: self.receiver.noted or not self._joined, 60)
+        while self._fault is None and not self._unused():
+            self._parker.wait(lambda: self.receiver.noted or self._unused(), 60)
             for note in self.receiver.notes():
                 self._take_note(note)
         self.receiver.stop()
@@ -178,6 +179,10 @@ class Hub:
         for thread in threads:
             thread.join()
         self.receiver.dispose()
+
+    def _unused(self) -> bool:
+        """Whether no connection will come any more. At exit it is not waited for one that a signal lost as it began."""
+        return not self._joined or (self.stopping and not self._live)
 
     def _take_note(self, note: Note) -> None:
         with self._lock:
