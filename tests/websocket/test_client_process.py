@@ -251,6 +251,7 @@ def test_a_child_that_leaves_the_block_or_is_in_the_midst_of_messages_ends_quiet
 def test_forks_while_threads_connect_and_close_leave_children_that_can_connect(child, server):
     one = child(f"""
         import wsengine
+        wsengine.connect({server.url!r}).close()   # a fork while another thread imports leaves the module's lock held
         over = threading.Event()
         def work():
             while not over.is_set():
