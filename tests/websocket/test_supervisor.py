@@ -6,6 +6,7 @@ import errno
 import threading
 import time
 
+import psutil
 import pytest
 
 from wsengine import (
@@ -244,3 +245,25 @@ def test_a_pipeline_can_be_started_again_and_connects_anew():
             with pipeline:
                 pipeline.wait(10 * round_)
         assert [one.close_code for one in feed.log().connections] == [1000] * 3
+
+
+def test_a_place_in_backoff_costs_no_core_while_the_pipeline_drains():
+    class Blocked(Collector):
+        def handle_messages(self, messages):
+            gate.wait(30)
+
+    gate, lost = threading.Event(), telemetry.connection_event("draining", "disconnected")
+    process = psutil.Process()
+    with ScriptedServer([[steps.accept(), steps.text("x"), steps.cut()]]) as server, capture(lost) as seen:
+        pipeline = Blocked(WebSocketProducer(server.url, telemetry_id="draining", retry=Backoff(0.3, jitter="none")))
+        pipeline.start()
+        seen.wait(lost)
+        stopping = threading.Thread(target=pipeline.stop, args=(20,))
+        stopping.start()
+        time.sleep(0.5)  # what was due meanwhile would spin from here on
+        spent = sum(process.cpu_times()[:2])
+        time.sleep(1.0)
+        spent = sum(process.cpu_times()[:2]) - spent
+        gate.set()
+        stopping.join(20)
+    assert spent < 0.4, f"{spent:.2f} s of CPU in one second of waiting"

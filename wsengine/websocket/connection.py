@@ -70,7 +70,6 @@ class Connection:
         self._fault: BaseException | None = None  # of the present generation, by its frame handler; the supervisor
         self._attempt_at = 0.0
         self._opened_at = 0.0
-        self._due = 0.0
         self._told_dropped = 0
         self._counts: dict[str, int] = {}
         self._outgoing: Outgoing
