@@ -22,6 +22,7 @@ import pytest
 
 from wsengine import (
     Backoff,
+    BootstrapError,
     ConnectionClosed,
     ConnectionClosedError,
     InvalidHandshake,
@@ -133,6 +134,9 @@ CASES = {
     # ---- floods
     "100,000 pongs nobody asked for": Case([*OPEN, steps.send(build_server_frame(PONG, b"x" * 125) * 100_000), steps.cut()],
                                            "disconnected", LOST),
+    "100,000 pings and pongs, with telemetry of them": Case(
+        [*OPEN, steps.send((build_server_frame(PONG, b"x" * 125) + build_server_frame(PING, b"")) * 100_000), steps.cut()],
+        "disconnected", LOST, options={"silence_pings": False}),
     "20 MiB of garbage after Close": Case(
         [*OPEN, steps.close(1000), steps.send(b"\xff\x00garbage" * (20 * MIB // 9)), steps.until_eof()], "disconnected",
         ConnectionClosed, 1000),
@@ -154,6 +158,12 @@ CASES = {
     "a flood in on_upgrade": Case(
         [*OPEN, steps.send(build_server_frame(PING, b"x" * 125) * 20_000), steps.stall()], "failure",
         TimeoutError, options={"on_upgrade": "ask", **SHORT}, handshaken=False),
+    "empty messages without an end in on_upgrade": Case(
+        [*OPEN, *[steps.send(build_server_frame(BINARY, b"") * 100_000)] * 30, steps.stall()], "failure", BootstrapError,
+        options={"on_upgrade": "wait"}, handshaken=False, growth=40 * MIB),
+    "empty fragments without an end in on_upgrade": Case(
+        [*OPEN, steps.send(BEGUN), *[steps.send(FRAGMENT * 100_000)] * 30, steps.stall()], "failure", BootstrapError,
+        options={"on_upgrade": "wait"}, handshaken=False, growth=40 * MIB),
     "reset right behind the 101": Case([*OPEN, *RST], "disconnected", LOST),
     "cut right behind the 101": Case([*OPEN, steps.cut()], "disconnected", LOST),
     "reset in the first frame": Case([*OPEN, steps.send(b"\x82\x7e\x10"), *RST], "disconnected", LOST),
@@ -171,6 +181,10 @@ DEFLATED = {
     "deflate bombs below max_size, 200 of 1 MiB": Case(
         [steps.accept_deflate(), steps.send(build_server_frame(BINARY, bomb(MIB), rsv=4) * 200), steps.cut()],
         "disconnected", LOST, options={"compression": PerMessageDeflate()}, before=-1, growth=40 * MIB),
+    "deflate bombs in on_upgrade, 1,000 of 1 MiB": Case(
+        [steps.accept_deflate("server_no_context_takeover"), steps.send(build_server_frame(BINARY, bomb(MIB), rsv=4) * 1000),
+         steps.stall()], "failure", BootstrapError, options={"compression": PerMessageDeflate(), "on_upgrade": "wait"},
+        handshaken=False, growth=40 * MIB),
     "a deflate stream that is broken": Case(
         [steps.accept_deflate(), steps.send(build_server_frame(BINARY, b"\xff" * 1000, rsv=4)), steps.until_eof()],
         "failure", ProtocolError, 1007, options={"compression": PerMessageDeflate()}),
@@ -234,9 +248,15 @@ def ask(upgrade):
         upgrade.recv()
 
 
+def wait(upgrade):
+    """The same, for an answer that never comes."""
+    if upgrade.epoch == 1:
+        upgrade.wait_for(lambda payload: payload == b"subscribed")
+
+
 def producer(url, **options):
-    if options.get("on_upgrade") == "ask":
-        options["on_upgrade"] = ask
+    if "on_upgrade" in options:
+        options["on_upgrade"] = {"ask": ask, "wait": wait}[options["on_upgrade"]]
     return WebSocketProducer(url, **{"telemetry_id": ID, "retry": Backoff(DELAY, factor=1, jitter="none"), "keepalive": None,
                                      "close_timeout": 1.0, **options})
 
