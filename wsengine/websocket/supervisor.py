@@ -256,10 +256,13 @@ class Supervisor:
     def tell_overflow(self) -> None:
         """Tell of messages dropped for want of room since the last time. The supervisor, and who stops it behind its end."""
         for connection in self._connections:
-            dropped = connection.counts()["dropped"]
-            if dropped > connection._told_dropped:
-                self._events.dropped(connection, dropped - connection._told_dropped, "the pipeline was full")
-                connection._told_dropped = dropped
+            self._tell_overflow_of(connection)
+
+    def _tell_overflow_of(self, connection: Connection) -> None:
+        dropped = connection.counts()["dropped"]
+        if dropped > connection._told_dropped:
+            self._events.dropped(connection, dropped - connection._told_dropped, "the pipeline was full")
+            connection._told_dropped = dropped
 
     def _take_note(self, note: Note) -> None:
         connection = self._connections[note.index]
@@ -282,7 +285,7 @@ class Supervisor:
         duration = now - connection._opened_at
         event, error = outcome(note, self._timing.max_size, connection.pump_error)
         counts = connection.let_go()
-        self.tell_overflow()
+        self._tell_overflow_of(connection)
         if isinstance(error, ConnectionClosed):
             connection.close_code, connection.close_reason = error.code, error.reason
         else:
