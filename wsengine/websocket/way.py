@@ -130,6 +130,6 @@ class Way:
             self._context = default_context()
         return self._context
 
-    def hostname(self, uri: WebSocketURI, first: WebSocketURI) -> str:
+    def hostname(self, uri: WebSocketURI, first: WebSocketURI | None = None) -> str:
         """The name for SNI and the certificate; a redirect, away from `first` to another host, has that host's."""
-        return self.server_hostname if self.server_hostname and uri.host == first.host else uri.host
+        return self.server_hostname if self.server_hostname and (first is None or uri.host == first.host) else uri.host
