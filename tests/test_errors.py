@@ -36,6 +36,7 @@ EXAMPLES = [
         errors.PayloadTooBig(2048, 1024),
         "a message of at least 2048 bytes is over max_size=1024 (closed with 1009); raise max_size to take it",
     ),
+    (errors.URLCallableError("url(0) raised"), "url(0) raised"),
     (errors.HeadersError("headers() returned 5"), "headers() returned 5"),
     (errors.BootstrapError("on_upgrade returned int"), "on_upgrade returned int"),
     (errors.FrameHandlerError("gap"), "frame_handler failed the connection: gap"),

@@ -7,6 +7,7 @@
     │   ├── ConnectionClosedOK           with 1000 or 1001
     │   └── ConnectionClosedError        in any other way
     ├── InvalidURI                       also a ValueError
+    ├── URLCallableError                 the `url` callable raised
     ├── InvalidHandshake                 the opening handshake failed
     │   ├── InvalidMessage               the answer is not HTTP, or larger than we take
     │   ├── InvalidStatus                the answer is HTTP, but not 101; `response`
@@ -60,6 +61,7 @@ __all__ = [
     "ProxyError",
     "QueueOverflow",
     "RetriesExhausted",
+    "URLCallableError",
     "WebSocketException",
 ]
 
@@ -103,6 +105,10 @@ class InvalidURI(WebSocketException, ValueError):
 
     def __str__(self) -> str:
         return f"{self.uri!r} is not a usable WebSocket URI: {self.problem}"
+
+
+class URLCallableError(WebSocketException):
+    """The `url` callable raised, which is the cause. What it returns wrongly is an InvalidURI."""
 
 
 class InvalidHandshake(WebSocketException):

@@ -24,6 +24,7 @@ from wsengine import (
     ProtocolError,
     ProxyError,
     RetriesExhausted,
+    URLCallableError,
     WebSocketProducer,
     telemetry,
 )
@@ -54,6 +55,7 @@ def tls(reason, kind=ssl.SSLError):
 RETRIED = [
     None, OSError(5, "x"), ConnectionResetError(), socket.gaierror(-2, "unknown"), TimeoutError(), status(408), status(425),
     status(429), status(500), status(503), status(599), InvalidMessage("x"), HeadersError("x"), MemoryError(),
+    URLCallableError("x"),
     ProtocolError(1002, "x"), PayloadTooBig(2, 1), ProxyError("p", "busy"), tls("UNEXPECTED_EOF_WHILE_READING"),
     tls("DECRYPTION_FAILED_OR_BAD_RECORD_MAC"), tls("EOF", ssl.SSLEOFError),
     *[ConnectionClosedOK(code) for code in (1000, 1001)],

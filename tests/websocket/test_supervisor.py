@@ -21,7 +21,7 @@ from wsengine import (
 )
 from wsengine.engine.receiver import Note
 from wsengine.testing import Collector, Feed, ScriptedServer, capture, steps
-from wsengine.websocket.supervisor import outcome
+from wsengine.websocket.supervisor import Supervisor, outcome
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -244,3 +244,26 @@ def test_a_pipeline_can_be_started_again_and_connects_anew():
             with pipeline:
                 pipeline.wait(10 * round_)
         assert [one.close_code for one in feed.log().connections] == [1000] * 3
+
+
+def test_a_place_in_backoff_does_not_wake_the_supervisor_while_the_pipeline_drains(monkeypatch):
+    class Blocked(Collector):
+        def handle_messages(self, messages):
+            gate.wait(30)
+
+    gate, lost = threading.Event(), telemetry.connection_event("draining", "disconnected")
+    looks, has_work = [], Supervisor._has_work
+    monkeypatch.setattr(Supervisor, "_has_work", lambda self: looks.append(1) or has_work(self))
+    with ScriptedServer([[steps.accept(), steps.text("x"), steps.cut()]]) as server, capture(lost) as seen:
+        pipeline = Blocked(WebSocketProducer(server.url, telemetry_id="draining", retry=Backoff(0.3, jitter="none")))
+        pipeline.start()
+        seen.wait(lost)
+        stopping = threading.Thread(target=pipeline.stop, args=(20,))
+        stopping.start()
+        time.sleep(0.5)  # what was due meanwhile would spin from here on
+        before = len(looks)
+        time.sleep(0.5)
+        seen_meanwhile = len(looks) - before
+        gate.set()
+        stopping.join(20)
+    assert seen_meanwhile < 20

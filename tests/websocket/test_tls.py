@@ -8,9 +8,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
+import os
+import select
 import shutil
 import socket
 import ssl
+import struct
 import threading
 import time
 
@@ -23,7 +26,7 @@ from wsengine.errors import ConfigurationError, InvalidMessage, InvalidStatus
 from wsengine.testing import Collector, Feed, OpenSSLServer, ScriptedServer, build_server_frame, steps
 from wsengine.websocket.deadline import Cancellation, Cancelled
 from wsengine.websocket.dial import dial
-from wsengine.websocket.tls import TlsLayer, default_context
+from wsengine.websocket.tls import TlsLayer, default_context, open_tls
 from wsengine.websocket.uri import parse_uri
 from wsengine.websocket.way import Way
 
@@ -420,3 +423,26 @@ def test_keys_that_change_under_way_cost_a_pipeline_no_message(certificates, cli
                 server.send(build_server_frame(1, b"%d" % number))
                 pipeline.wait(number + 1)
         assert [message.data for message in pipeline.received] == [b"0", b"1", b"2"]
+
+
+def test_a_socket_that_was_reset_before_tls_is_closed_although_somebody_holds_the_error(certificates):
+    if reason := engine_tls.why_not(certificates.context()):
+        pytest.skip(f"no path A here: {reason}")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        sock = socket.create_connection(listener.getsockname())
+        server, _ = listener.accept()
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        server.close()
+    sock.settimeout(0)
+    poller = select.poll()
+    poller.register(sock, select.POLLIN)
+    assert poller.poll(5000), "the reset has not arrived"
+    fd = sock.fileno()
+    try:
+        with pytest.raises(ConnectionResetError) as held:
+            open_tls(sock, certificates.context(), "127.0.0.1")
+        assert held.value.__traceback__ is not None
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(fd)
+    finally:
+        sock.close()

@@ -48,6 +48,8 @@ __all__ = ["Bootstrap", "Upgrade"]
 TEXT, BINARY, CLOSE, PONG = 1, 2, 8, 10
 #: Bytes that are inflated at a time.
 ROOM = 64 * 1024
+#: What a frame that is kept costs above its bytes, about: an empty one is not for nothing.
+PER_FRAME = 256
 
 
 @dataclass(slots=True)
@@ -146,7 +148,7 @@ class Bootstrap:
         hook: called with an Upgrade; returns None, a list of frames that are then sent in order, or a Fail.
         index, epoch, url: of the connection.
         max_size: bytes of a message at the most.
-        most: bytes that may arrive while the hook waits.
+        most: bytes that may be held of what arrives while the hook waits.
     """
 
     def __init__(self, hook: Callable[[Upgrade], object], index: int, epoch: int, url: str, max_size: int,
@@ -222,7 +224,7 @@ class _Exchange:
             accepted.deflate.server_max_window_bits, not accepted.deflate.server_no_context_takeover)
         self._unread = accepted.leftover  # came with the 101, and has not been looked at
         self._kept: list[bytes] = []  # whole data frames, as they came
-        self._kept_size = 0
+        self._held = 0  # bytes: of frames kept, with what each costs, and of what was inflated of them
         self._tail = bytearray()  # of a frame that has not arrived whole
         self._fault: BaseException | None = None
 
@@ -301,6 +303,8 @@ class _Exchange:
             if str(error) == "large":
                 self._refuse(1009, "message above max_size")
             self._refuse(1007, "compressed message that is not DEFLATE data")
+        self._held += len(inflated)
+        self._check_held()
         return inflated
 
     def _refuse(self, code: int, problem: str) -> NoReturn:
@@ -315,11 +319,15 @@ class _Exchange:
         while (size := _frame_size(self._tail, at)) and at + size <= len(self._tail):
             if self._tail[at] & 0x08 == 0:
                 self._kept.append(bytes(self._tail[at:at + size]))
-                self._kept_size += size
+                self._held += size + PER_FRAME
             at += size
         del self._tail[:at]
-        if self._kept_size + len(self._tail) > self._most:
-            self._fail(BootstrapError(f"more than {self._most} bytes arrived while on_upgrade waited"))
+        self._check_held()
+
+    def _check_held(self) -> None:
+        if self._held + len(self._tail) > self._most:
+            self._fail(BootstrapError(f"more than {self._most} bytes arrived while on_upgrade waited, {PER_FRAME} counted "
+                                      "for each frame, and what was compressed counted again as it is"))
 
     def _receive(self, limit: Deadline | None) -> bytes | None:
         try:

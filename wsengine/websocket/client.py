@@ -10,6 +10,7 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -29,6 +30,7 @@ from wsengine.websocket.lifecycle import Event
 from wsengine.websocket.outcome import outcome
 from wsengine.websocket.retry import Backoff, RetryBudget
 from wsengine.websocket.sending import Data, Outgoing, Timeout, check_close, ending
+from wsengine.websocket.target import positional_arguments
 from wsengine.websocket.uri import parse_uri
 from wsengine.websocket.way import Way
 
@@ -97,7 +99,8 @@ def connect(
 
     Args:
         url, path: ws:// or wss://, and the resource where the url has none.
-        headers, origin, subprotocols, user_agent_header: of the upgrade request.
+        headers, origin, subprotocols, user_agent_header: of the upgrade request. `headers` may be a callable without
+            arguments.
         compression: "deflate" or PerMessageDeflate(...) offers permessage-deflate.
         ssl, server_hostname, sock, unix, proxy, proxy_ssl, socket_options, allow_plaintext_credentials: by which way the
             server is reached, each as for `wsengine.websocket.way.Way`.
@@ -120,6 +123,8 @@ def connect(
     Source: `websockets.sync.client.connect`, whose object has the same methods; docs/connect.md compares them.
     """
     reject_unknown("connect", unknown, OPTIONS, RENAMED)
+    if callable(headers) and not isinstance(headers, Mapping):
+        positional_arguments("connect.headers", headers, most=0)
     uri = parse_uri(url, path)
     way = Way(uri, ssl=ssl, server_hostname=server_hostname, sock=sock, unix=unix, proxy=proxy, proxy_ssl=proxy_ssl,
               socket_options=socket_options, allow_plaintext_credentials=allow_plaintext_credentials, path="connect.")

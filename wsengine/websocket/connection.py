@@ -48,7 +48,7 @@ class Connection:
         reconnects: successful handshakes after the first.
     """
 
-    def __init__(self, index: int, uri: WebSocketURI, budget: RetryBudget) -> None:
+    def __init__(self, index: int, uri: WebSocketURI | None, budget: RetryBudget) -> None:
         self.index = index
         self.epoch = 0
         self.response: Response | None = None
@@ -61,7 +61,7 @@ class Connection:
         self.tls_path: str | None = None
         self.tls_reason: str | None = None
         self.opened = 0
-        self._uri = uri
+        self._uri = uri  # the dialer, where a callable says it, at each attempt; there is one at a time
         self._control = ControlBlock()
         self._lifecycle = Lifecycle()
         self._budget = budget
@@ -70,7 +70,6 @@ class Connection:
         self._fault: BaseException | None = None  # of the present generation, by its frame handler; the supervisor
         self._attempt_at = 0.0
         self._opened_at = 0.0
-        self._due = 0.0
         self._told_dropped = 0
         self._counts: dict[str, int] = {}
         self._outgoing: Outgoing
@@ -78,8 +77,9 @@ class Connection:
 
     @property
     def url(self) -> str:
-        """The URL without credentials and query."""
-        return self._uri.redacted
+        """The URL without credentials and query; where a callable says it, that of the newest attempt, "" before it has."""
+        uri = self._uri
+        return "" if uri is None else uri.redacted
 
     @property
     def state(self) -> str:

@@ -8,7 +8,7 @@ time, and none once it has failed.
 ::
 
     phase                                  ends by
-    the headers callable                   its return (it cannot be interrupted; the deadline is looked at behind it)
+    the url callable, the headers callable its return (it cannot be interrupted; the deadline is looked at behind it)
     the DNS lookup                         an answer, the deadline, the cancellation
     the TCP connect                        the same; the addresses race (RFC 8305)
     the TLS handshake with the proxy,      the same
@@ -92,7 +92,8 @@ class Dialed:
 def dial(uri: WebSocketURI, way: Way | None = None, *, headers: Headers = None, origin: str | None = None,
          subprotocols: Sequence[str] | None = None, user_agent_header: str | None = USER_AGENT,
          compression: PerMessageDeflate | None = None, open_timeout: float | None = 10.0,
-         cancellation: Cancellation | None = None, bootstrap: Bootstrap | None = None) -> Dialed:
+         cancellation: Cancellation | None = None, bootstrap: Bootstrap | None = None,
+         attempt: Attempt | None = None) -> Dialed:
     """Connect to the server and have it accept the upgrade. Blocks; any number of threads may dial at the same time.
 
     Args:
@@ -106,6 +107,7 @@ def dial(uri: WebSocketURI, way: Way | None = None, *, headers: Headers = None, 
         open_timeout: seconds for everything, from the headers callable to the 101; None for no limit.
         cancellation: ends the dial from another thread.
         bootstrap: what is done on the connection once the upgrade is accepted.
+        attempt: of which this is the rest, as somebody has begun it, with its time-out and cancellation in place of ours.
 
     Raises:
         TimeoutError: `open_timeout` is over; the text names the phase.
@@ -117,7 +119,9 @@ def dial(uri: WebSocketURI, way: Way | None = None, *, headers: Headers = None, 
         ConfigurationError: an option is wrong, or credentials would go out in clear.
         Cancelled: the cancellation was called.
     """
-    attempt = Attempt(uri.authority, seconds("open_timeout", open_timeout), cancellation)
+    if attempt is None:
+        attempt = Attempt(uri.authority, seconds("open_timeout", open_timeout), cancellation)
+    attempt.phase = "the headers callable"
     way = way or Way(uri)
     redirects = Redirects(uri, resolve_headers(headers))
     attempt.check()
@@ -172,7 +176,7 @@ def _open(attempt: Attempt, way: Way, redirects: Redirects, user_agent: str | No
         if way.sock is not None and not (uri.secure or way.allow_plaintext_credentials or is_local(channel.sock)):
             refuse_in_clear(uri, redirects.headers)
         if uri.secure:
-            channel.begin_tls(way.context(), way.hostname(uri))
+            channel.begin_tls(way.context(), way.hostname(uri, redirects.first))
     except BaseException:
         channel.close()
         raise

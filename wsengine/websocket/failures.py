@@ -16,7 +16,7 @@ neither server nor user is helped by a client that asks for ever (reference W-8,
       a subprotocol or an extension that was not offered
     an answer that is not HTTP, or none                            yes: a server that is just starting, or stopping
     a proxy's refusal                                              as for a status; no for a wrong password or a ruleset
-    the headers callable failed, or on_upgrade, or frame_handler   yes
+    the url or headers callable failed, on_upgrade, frame_handler  yes; but for a url callable's answer that is no URL
     an option is wrong, at the attempt                             no
     closed with 1003 or 1010                                       no: it cannot take what we send, or lacks an extension
     closed with another code, or without a Close; ProtocolError,   yes

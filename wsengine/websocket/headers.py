@@ -19,7 +19,8 @@ from wsengine.websocket.response import HIDDEN
 if TYPE_CHECKING:
     from wsengine.websocket.uri import WebSocketURI
 
-__all__ = ["CREDENTIALS", "TOKEN", "USER_AGENT", "Headers", "refuse_in_clear", "request_headers", "resolve_headers"]
+__all__ = ["CREDENTIALS", "TOKEN", "USER_AGENT", "HeaderPairs", "Headers", "refuse_in_clear", "request_headers",
+           "resolve_headers"]
 
 HeaderPairs: TypeAlias = Mapping[str, str] | Sequence[tuple[str, str]]
 #: What the option `headers` takes: a mapping, pairs, None for none, or a callable that returns one of these.

@@ -20,6 +20,7 @@ from wsengine.errors import ConfigurationError
 from wsengine.options import boolean, check_logger, function, reject_unknown, seconds, text, whole
 from wsengine.pipeline.frame_handler import FrameHandler
 from wsengine.pipeline.source import Inbox, Producer
+from wsengine.websocket.attempt import Attempt
 from wsengine.websocket.bootstrap import Bootstrap
 from wsengine.websocket.connection import Connection
 from wsengine.websocket.dial import Dialed, dial
@@ -32,7 +33,8 @@ from wsengine.websocket.retry import Backoff, RetryBudget, check_retry
 from wsengine.websocket.sending import Outgoing
 from wsengine.websocket.sessions import ProducerSessions
 from wsengine.websocket.supervisor import Supervisor, Timing
-from wsengine.websocket.uri import parse_uri
+from wsengine.websocket.target import Target
+from wsengine.websocket.uri import WebSocketURI
 from wsengine.websocket.way import Way
 
 if TYPE_CHECKING:
@@ -53,11 +55,14 @@ if TYPE_CHECKING:
     from wsengine.websocket.retry import RetryPolicy
     from wsengine.websocket.socket_options import SocketOptions
     from wsengine.websocket.supplied import Supply
+    from wsengine.websocket.target import ProducerHeaders
 
 __all__ = ["WebSocketProducer"]
 
 LARGEST = 2**32 - 1
 SLAB = 2**18
+#: What headers are checked against where the URL is known only at an attempt.
+ANY = WebSocketURI(secure=True, host="localhost", port=443)
 
 OPTIONS = ("path", "ws_timeout", "keepalive", "silence_pings", "pong_timeout", "headers", "telemetry_id", "concurrency",
            "transformer", "on_upgrade", "frame_handler", "frame_handler_state", "session_markers", "retry", "open_timeout",
@@ -86,13 +91,16 @@ class WebSocketProducer(Producer):
     """Feeds a pipeline from a WebSocket endpoint. Times are seconds; None is off.
 
     Args:
-        url: ws://host[:port][/path][?query], or wss:// for TLS, on any port.
+        url: ws://host[:port][/path][?query], or wss:// for TLS, on any port; or a callable (index) -> str that is asked at
+            each attempt, in the dialer's thread and within open_timeout, with the connection's index, from 0. What it
+            raises is a failed attempt; an answer that is no usable URL ends the connection.
         path: resource of the upgrade request, where the url has none.
         ws_timeout: a connection is lost when nothing at all has arrived for so long, while it was being read.
         keepalive: period of our pings; each is sent at its time, whatever the handlers do.
         silence_pings: False emits telemetry for pings and pongs. It is never a matter of liveness.
         pong_timeout: strict form of liveness: each ping must be answered within it.
-        headers: of the upgrade request: a mapping, pairs, or a callable that is asked at each attempt.
+        headers: of the upgrade request: a mapping, pairs, or a callable that is asked at each attempt. If it requires one
+            positional argument (`inspect.signature` at construction), it gets the connection's index; if none, none.
         telemetry_id: first element of the names of this producer's events.
         concurrency: how many connections, 1 to 1024; each gets the feed.
         transformer: (data, metadata) -> Message, called on the processor for each payload, on the dispatcher where there is
@@ -128,9 +136,9 @@ class WebSocketProducer(Producer):
     Source: OffBroadwayWebSocket.Producer (names kept), `websockets` for what it lacks.
     """
 
-    def __init__(self, url: str, *, path: str | None = None, ws_timeout: float | None = 60.0,
+    def __init__(self, url: str | Callable[[int], str], *, path: str | None = None, ws_timeout: float | None = 60.0,
                  keepalive: float | None = 20.0, silence_pings: bool = True, pong_timeout: float | None = None,
-                 headers: Any = None, telemetry_id: str = "websocket_producer", concurrency: int = 1,
+                 headers: ProducerHeaders = None, telemetry_id: str = "websocket_producer", concurrency: int = 1,
                  transformer: Callable[[Any, dict[str, Any]], Message] | None = None,
                  on_upgrade: Callable[[Upgrade], object] | None = None,
                  frame_handler: Callable[[bytes, Any], FrameResult] | None = None, frame_handler_state: Any = None,
@@ -146,7 +154,8 @@ class WebSocketProducer(Producer):
                  allow_plaintext_credentials: bool = False, process_exception: ProcessException = process_exception,
                  **unknown: object) -> None:
         reject_unknown("producer", unknown, OPTIONS, RENAMED)
-        self.uri = parse_uri(url, path)
+        self._target = Target(url, path, headers)
+        self.uri = self._target.uri
         self._way = Way(self.uri, ssl=ssl, server_hostname=server_hostname, sock=sock, unix=unix, path="producer.",
                         socket_options=socket_options, proxy=proxy, proxy_ssl=proxy_ssl,
                         allow_plaintext_credentials=allow_plaintext_credentials)
@@ -179,13 +188,13 @@ class WebSocketProducer(Producer):
         if self._way.serves_once and self.concurrency > 1:
             raise ConfigurationError("producer.sock", sock, "one socket serves one connection: concurrency=1, or a callable")
         self.compression = check_compression("producer.compression", compression)
-        self._headers = headers
         self._origin = origin
         self._subprotocols = subprotocols
         self._user_agent = user_agent_header
-        Handshake(self.uri, [] if callable(headers) else resolve_headers(headers), origin=origin,
+        known = self._target.headers_for(0)
+        Handshake(self.uri or ANY, [] if callable(known) else resolve_headers(known), origin=origin,
                   subprotocols=subprotocols, user_agent_header=user_agent_header)  # checks them now, not at an attempt
-        self._way.check_headers(headers)
+        self._way.check_headers(known)
         self._way.prepare()
         self._logger = check_logger("producer.logger", logger)
         self.connections: tuple[Connection, ...] = ()
@@ -243,12 +252,18 @@ class WebSocketProducer(Producer):
 
     def _dial(self, index: int, epoch: int, cancellation: Cancellation) -> Dialed:
         """One attempt, in a dialer thread."""
+        attempt = Attempt("the server", self._open_timeout, cancellation)
+        attempt.phase = "the url callable"
+        uri = self._target.uri_for(index)
+        attempt.check()
+        attempt.peer = uri.authority
+        self.connections[index]._uri = uri
         bootstrap = None
         if self._on_upgrade is not None:
-            bootstrap = Bootstrap(self._on_upgrade, index, epoch, self.uri.redacted, self.max_size, self._most_kept)
-        return dial(self.uri, self._way, headers=self._headers, origin=self._origin, subprotocols=self._subprotocols,
-                    user_agent_header=self._user_agent, compression=self.compression, open_timeout=self._open_timeout,
-                    cancellation=cancellation, bootstrap=bootstrap)
+            bootstrap = Bootstrap(self._on_upgrade, index, epoch, uri.redacted, self.max_size, self._most_kept)
+        return dial(uri, self._way, headers=self._target.headers_for(index), origin=self._origin,
+                    subprotocols=self._subprotocols, user_agent_header=self._user_agent, compression=self.compression,
+                    bootstrap=bootstrap, attempt=attempt)
 
     def start(self) -> None:
         started: list[threading.Thread] = []
@@ -311,14 +326,14 @@ class WebSocketProducer(Producer):
 
     def stats(self) -> dict[str, Any]:
         ring = self._receiver.ring
-        figures: dict[str, Any] = {"name": type(self).__name__, "url": self.uri.redacted, "depth": ring.depth,
+        figures: dict[str, Any] = {"name": type(self).__name__, "url": self._target.name, "depth": ring.depth,
                                    "slabs": ring.slabs, "connections": [c.stats() for c in self.connections]}
         if self._dispatcher is not None:
             figures["frame_handler"] = self._dispatcher.figures(ring)
         return figures
 
     def __repr__(self) -> str:
-        return f"<WebSocketProducer {self.uri.redacted}>"
+        return f"<WebSocketProducer {self._target.name}>"
 
 
 def _no_other_attempt(error: BaseException) -> BaseException:

@@ -36,12 +36,13 @@ class Redirects:
     """The hops of one attempt.
 
     Attributes:
+        first: where it began.
         uri: of the present hop.
         headers: for the present hop, as pairs.
     """
 
     def __init__(self, uri: WebSocketURI, headers: Sequence[tuple[str, str]]) -> None:
-        self.uri = uri
+        self.first = self.uri = uri
         self.headers = list(headers)
         self._seen = {uri.url}
 

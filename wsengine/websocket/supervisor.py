@@ -7,6 +7,7 @@ most one pending attempt, and each transition is told once. A slow telemetry hoo
 
 from __future__ import annotations
 
+import heapq
 import time
 from collections import deque
 from typing import TYPE_CHECKING
@@ -78,6 +79,7 @@ class Supervisor:
         self._dialers = Dialers(name, lambda index, epoch: attempt(index, epoch, self._cancellation), self._dialed)
         self._results: deque[tuple[int, int, Dialed | BaseException]] = deque()  # dialers append, the supervisor pops
         self._reports: deque[tuple[int, int, BaseException | int]] = deque()  # the dispatcher appends, the supervisor pops
+        self._dues: list[tuple[float, int]] = []  # a heap: when, and which, an entry for each in BACKOFF; the supervisor
         self._draining = False  # drain sets it
         self._deadline: float | None = None  # stop sets it: when all must have ended
         self._woken = False  # drain and stop set it, the supervisor clears it
@@ -155,10 +157,12 @@ class Supervisor:
 
     def _patience(self) -> float:
         now = time.monotonic()
-        due = [c._due for c in self._connections if c._lifecycle.state is State.BACKOFF]
+        due = now + 60
+        if self._dues and not self._draining:
+            due = self._dues[0][0]
         if self._deadline is not None:
-            due.append(self._deadline if not self._released else now + RELEASE)
-        return min(max(min(due, default=now + 60) - now, 0), 60)
+            due = self._deadline if not self._released else now + RELEASE
+        return min(max(due - now, 0), 60)
 
     # -------------------------------------------------------------------------------------------------------- attempts
 
@@ -170,10 +174,10 @@ class Supervisor:
 
     def _dial_due(self) -> None:
         now = time.monotonic()
-        for connection in self._connections:
-            if connection._lifecycle.state is State.BACKOFF and connection._due <= now:
-                connection._lifecycle.fire(Event.DUE)
-                self._dial(connection)
+        while self._dues and self._dues[0][0] <= now:
+            connection = self._connections[heapq.heappop(self._dues)[1]]
+            connection._lifecycle.fire(Event.DUE)
+            self._dial(connection)
 
     def _take_result(self, index: int, epoch: int, result: Dialed | BaseException) -> None:
         self._dialing -= 1
@@ -223,7 +227,7 @@ class Supervisor:
     def _next(self, connection: Connection, event: Event, error: BaseException, delay: float | None) -> None:
         """Wait for the next attempt, or give up for good (reference W-17)."""
         if delay is not None:
-            connection._due = time.monotonic() + delay
+            heapq.heappush(self._dues, (time.monotonic() + delay, connection.index))
             connection._lifecycle.fire(event)
             return
         connection._lifecycle.fire(Event.GIVEN_UP)
@@ -252,10 +256,13 @@ class Supervisor:
     def tell_overflow(self) -> None:
         """Tell of messages dropped for want of room since the last time. The supervisor, and who stops it behind its end."""
         for connection in self._connections:
-            dropped = connection.counts()["dropped"]
-            if dropped > connection._told_dropped:
-                self._events.dropped(connection, dropped - connection._told_dropped, "the pipeline was full")
-                connection._told_dropped = dropped
+            self._tell_overflow_of(connection)
+
+    def _tell_overflow_of(self, connection: Connection) -> None:
+        dropped = connection.counts()["dropped"]
+        if dropped > connection._told_dropped:
+            self._events.dropped(connection, dropped - connection._told_dropped, "the pipeline was full")
+            connection._told_dropped = dropped
 
     def _take_note(self, note: Note) -> None:
         connection = self._connections[note.index]
@@ -278,7 +285,7 @@ class Supervisor:
         duration = now - connection._opened_at
         event, error = outcome(note, self._timing.max_size, connection.pump_error)
         counts = connection.let_go()
-        self.tell_overflow()
+        self._tell_overflow_of(connection)
         if isinstance(error, ConnectionClosed):
             connection.close_code, connection.close_reason = error.code, error.reason
         else:

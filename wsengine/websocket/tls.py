@@ -169,12 +169,27 @@ def open_tls(below: Layer, context: ssl.SSLContext, host: str) -> OpenTls:
     name = host.partition("%")[0].rstrip(".")  # neither a zone nor the root's dot belongs into SNI (RFC 6066 §3)
     reason = _why_b(below, context)
     if reason is None and isinstance(below, socket.socket):
-        sock = context.wrap_socket(below, do_handshake_on_connect=False, server_hostname=name)
+        try:
+            sock = context.wrap_socket(below, do_handshake_on_connect=False, server_hostname=name)
+        except OSError as error:
+            _close_half_made(error)
+            raise
         return OpenTls(sock, sock, "A", None)
     bottom = below
     while isinstance(bottom, TlsLayer):
         bottom = bottom.below
     return OpenTls(bottom, TlsLayer(below, context, name), "B", reason)
+
+
+def _close_half_made(error: BaseException) -> None:
+    """Close the socket that `wrap_socket` had taken over when the peer's reset made it fail: some versions of `ssl` leave it
+    open for as long as somebody holds the error, and nobody but its traceback knows it."""
+    trace = error.__traceback__
+    while trace is not None:
+        made = trace.tb_frame.f_locals.get("self")
+        if isinstance(made, ssl.SSLSocket):
+            made.close()
+        trace = trace.tb_next
 
 
 def _why_b(below: Layer, context: ssl.SSLContext) -> str | None:

@@ -31,6 +31,7 @@ class Way:
     """By which way a server is reached: the options of a dial that concern the transport, checked. Immutable.
 
     Args:
+        uri: of the server; None where it is known only at an attempt, and what depends on it is looked at there.
         ssl: context of wss://, used as it is; None for `ssl.create_default_context()` with ALPN http/1.1.
         server_hostname: name for SNI and the certificate, instead of the host of the URL.
         sock: a connected socket, or a callable () -> socket; neither look-up nor connect then.
@@ -48,7 +49,7 @@ class Way:
         ConfigurationError: an option is wrong, or contradicts the URL or another one.
     """
 
-    def __init__(self, uri: WebSocketURI, *, ssl: SSLContext | None = None, server_hostname: str | None = None,
+    def __init__(self, uri: WebSocketURI | None, *, ssl: SSLContext | None = None, server_hostname: str | None = None,
                  sock: Supply = None, unix: str | os.PathLike[str] | None = None,
                  socket_options: SocketOptions | None = None, proxy: str | bool | None = True,
                  proxy_ssl: SSLContext | None = None, allow_plaintext_credentials: bool = False, path: str = "") -> None:
@@ -63,7 +64,7 @@ class Way:
             text(f"{path}server_hostname", server_hostname)
         self.server_hostname = server_hostname
         for name, value in (("ssl", ssl), ("server_hostname", server_hostname)):
-            if value is not None and not uri.secure:
+            if value is not None and uri is not None and not uri.secure:
                 raise ConfigurationError(f"{path}{name}", value, "the url is ws://, which has no TLS; make it wss://, or "
                                                                  "leave this out")
         check_sock(self.sock_path, sock)
@@ -82,7 +83,8 @@ class Way:
         self._proxy_context = check_context(f"{path}proxy_ssl", proxy_ssl)
         if proxy_ssl is not None and not (proxy is True or (self._proxy is not None and self._proxy.scheme == "https")):
             raise ConfigurationError(f"{path}proxy_ssl", proxy_ssl, "it is for a proxy with https://; leave it out")
-        self.proxy_for(self._uri)  # what is wrong about the environment's shall be told now
+        if self._uri is not None:
+            self.proxy_for(self._uri)  # what is wrong about the environment's shall be told now
 
     @property
     def serves_once(self) -> bool:
@@ -96,7 +98,7 @@ class Way:
 
     def check_headers(self, headers: Headers) -> None:
         """Refuse, before anything is dialed, credentials that would go out in clear; a callable's are for the attempt."""
-        if not self.is_safe(self._uri, self.proxy_for(self._uri)):
+        if self._uri is not None and not self.is_safe(self._uri, self.proxy_for(self._uri)):
             refuse_in_clear(self._uri, [] if callable(headers) else resolve_headers(headers))
 
     def is_safe(self, uri: WebSocketURI, proxy: Proxy | None) -> bool:
@@ -119,7 +121,7 @@ class Way:
 
     def prepare(self) -> None:
         """Make the default context now: it reads the system's CAs, which takes a while."""
-        if self._uri.secure:
+        if self._uri is not None and self._uri.secure:
             self.context()
 
     def context(self) -> SSLContext:
@@ -128,6 +130,6 @@ class Way:
             self._context = default_context()
         return self._context
 
-    def hostname(self, uri: WebSocketURI) -> str:
-        """The name for SNI and the certificate; a redirect to another host has that host's."""
-        return self.server_hostname if self.server_hostname and uri.host == self._uri.host else uri.host
+    def hostname(self, uri: WebSocketURI, first: WebSocketURI | None = None) -> str:
+        """The name for SNI and the certificate; a redirect, away from `first` to another host, has that host's."""
+        return self.server_hostname if self.server_hostname and (first is None or uri.host == first.host) else uri.host
