@@ -99,7 +99,8 @@ def test_an_array_is_sent_by_its_bytes():
     assert frame.payload == array("H", [1, 2, 3]).tobytes()
 
 
-@pytest.mark.parametrize("message", [None, 7, ["a", b"b"], [b"a", 3], [None], [], object()], ids=repr)
+@pytest.mark.parametrize("message", [None, 7, ["a", b"b"], [b"a", 3], [None], [], object()],
+                         ids=["None", "a number", "mixed", "with a number", "of None", "nothing", "an object"])
 def test_what_is_no_message_is_refused_by_name_and_nothing_of_it_is_sent(message):
     with connected(steps.receive(), steps.serve()) as (_, server, connection):
         with pytest.raises(ConfigurationError, match=r"send\.message"):
