@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
-import trustme
 
 import wsengine
 from wsengine.testing import ServerTLS
@@ -28,7 +27,11 @@ from wsengine.testing import ServerTLS
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    import trustme
+
 PACKAGE_ROOT = str(Path(wsengine.__file__).resolve().parents[1])
+#: cryptography, on which trustme stands, has no wheel for every interpreter, as without the GIL.
+NO_CERTIFICATES = "trustme is not installed, which makes the certificates: pip install 'wsengine[test]'"
 RECORDINGS_VARIABLE = "WSENGINE_RECORDINGS"
 RECORDINGS_DEFAULT = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 
@@ -159,6 +162,8 @@ class Certificates:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        import trustme
+
         self.ca = trustme.CA()
         self.ca_file = self.path("ca")
         self.ca.cert_pem.write_to_path(self.ca_file)
@@ -184,4 +189,5 @@ class Certificates:
 @pytest.fixture(scope="session")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     """A CA of this run, and certificates from it."""
+    pytest.importorskip("trustme", reason=NO_CERTIFICATES)
     return Certificates(tmp_path_factory.mktemp("certificates"))

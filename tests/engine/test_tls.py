@@ -14,7 +14,6 @@ import threading
 import time
 
 import pytest
-import trustme
 
 from wsengine.engine import tls
 from wsengine.engine.control import ControlBlock
@@ -24,6 +23,7 @@ from wsengine.engine.stream import Stream
 from wsengine.errors import EngineError
 from wsengine.testing.wire import BINARY, CLOSE, PING, PONG, ClientFrames, build_server_frame, close_payload
 
+trustme = pytest.importorskip("trustme", reason="trustme is not installed, which makes the certificates")
 AUTHORITY = trustme.CA()
 CERTIFICATE = AUTHORITY.issue_cert("engine.test")
 VERSIONS = {"TLS 1.2": ssl.TLSVersion.TLSv1_2, "TLS 1.3": ssl.TLSVersion.TLSv1_3}
