@@ -23,6 +23,7 @@ import ssl
 from typing import TYPE_CHECKING
 
 from wsengine.engine.threads import spawn
+from wsengine.websocket.tls import is_end
 
 if TYPE_CHECKING:
     import threading
@@ -129,10 +130,8 @@ class Pump:
             self._read_wants = select.POLLIN
         except ssl.SSLWantWriteError:
             self._read_wants = select.POLLOUT
-        except (ssl.SSLEOFError, ssl.SSLZeroReturnError):  # without close_notify or with: the Close tells a proper end
-            self._inward_over = True
         except OSError as error:
-            self.error = error
+            self.error = None if is_end(error) else error  # without close_notify or with: the Close tells a proper end
             self._inward_over = True
         return b""
 

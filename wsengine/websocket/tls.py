@@ -17,7 +17,7 @@ from typing import Literal, TypeAlias
 from wsengine.engine import tls as engine_tls
 from wsengine.errors import ConfigurationError
 
-__all__ = ["Layer", "OpenTls", "TlsLayer", "check_context", "default_context", "described", "open_tls"]
+__all__ = ["Layer", "OpenTls", "TlsLayer", "check_context", "default_context", "described", "is_end", "open_tls"]
 
 #: Bytes per record at most (RFC 8446 §5.1).
 RECORD = 16 * 1024
@@ -91,7 +91,9 @@ class TlsLayer:
             except ssl.SSLWantReadError:
                 self._flush_if_possible()
                 self._fill()
-            except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
+            except ssl.SSLError as error:
+                if not is_end(error):
+                    raise
                 return b""
 
     def send(self, data: bytes | memoryview, flags: int = 0) -> int:
@@ -257,13 +259,19 @@ _REASONS = {
 }
 
 
+def is_end(error: OSError) -> bool:
+    """Whether the peer has ended the stream, in whatever words versions of OpenSSL and CPython say so."""
+    return isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)) or (
+        isinstance(error, ssl.SSLError) and error.reason == "UNEXPECTED_EOF_WHILE_READING")
+
+
 def described(error: OSError, phase: str, peer: str, host: str) -> OSError:
     """The same error with phase and peer in its text, and for TLS with what to do about it."""
     if isinstance(error, ssl.SSLCertVerificationError):
         hint = _HINTS.get(getattr(error, "verify_code", 0))
         said = f"the certificate of {peer} is not accepted for {host!r}: {getattr(error, 'verify_message', error.reason)}"
         return _like(error, said, hint)
-    if isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):  # the second where OpenSSL ignores unexpected ends
+    if is_end(error):
         return ssl.SSLEOFError(ssl.SSL_ERROR_EOF, f"{peer} closed the connection during {phase}")
     if isinstance(error, ssl.SSLError):
         reason = error.reason or ""
