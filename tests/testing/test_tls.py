@@ -66,7 +66,7 @@ def test_an_end_comes_with_close_notify_or_as_told_without(certificates, step, n
             if notified:
                 assert sock.recv(10) == b""
             else:
-                with pytest.raises(ssl.SSLError, match="(?i)eof"):
+                with pytest.raises(ssl.SSLError, match=r"(?i)eof"):
                     sock.recv(10)
 
 
