@@ -29,8 +29,8 @@ pytestmark = [
 #: How many cases the quick part has, and which of them only inform: on text behind a Close, and on two close codes.
 QUICK = 247
 INFORMATIONAL = {"7.1.6", "7.13.1", "7.13.2"}
-#: In these a message is followed at once by a frame that breaks the protocol. A failing connection stays open for 50 ms, so that
-#: the echo of the message leaves before its Close; a machine that stops for longer makes NON-STRICT of OK.
+#: In these a message is followed at once by a frame that breaks the protocol. A failing connection stays open for 50 ms,
+#: so that the echo of the message leaves before its Close; a machine that stops for longer makes NON-STRICT of OK.
 BROKEN_BEHIND_A_MESSAGE = {"3.2", "3.3", "3.4", "4.1.3", "4.1.4", "4.1.5", "4.2.3", "4.2.4", "4.2.5", "5.15"}
 #: Seconds; the cases' own pauses are eight of them.
 LIMIT = 170
