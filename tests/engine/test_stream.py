@@ -464,6 +464,16 @@ def test_a_ping_put_out_for_an_earlier_generation_is_not_sent_to_the_next_one():
     assert (frame.opcode, frame.payload) == (PONG, b"now")
 
 
+def test_a_failure_with_the_end_of_the_stream_right_behind_it_is_still_answered_with_a_close():
+    with Line(max_size=100) as line:
+        line.peer.sendall(message(b"before") + message(bytes(101)))
+        line.peer.shutdown(socket.SHUT_WR)
+        assert line.claim(1) == [b"before"]
+        [(opcode, payload)] = line.received(1)
+    assert opcode == CLOSE
+    assert payload[:2] == (1009).to_bytes(2, "big")
+
+
 # ------------------------------------------------------------------------------------------------------------- figures
 
 def test_figures_count_messages_payload_bytes_and_frames():

@@ -147,8 +147,8 @@ cdef void end(Reader* reader, Wire* wire) noexcept nogil:
     intake_settle(wire.intake)
     if wire.parting:
         reader.failing -= 1
-        if wire.phase == PHASE_FAILING:
-            wire_farewell(wire, &reader.intake.keys)
+    if wire.phase == PHASE_FAILING:   # it ends before its Close's moment, perhaps in the turn that found the failure
+        wire_farewell(wire, &reader.intake.keys)
     wire_leave(wire)
     if wire.polled:
         reader.poller.remove(wire.fd)
