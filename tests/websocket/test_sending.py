@@ -367,6 +367,22 @@ def test_a_close_goes_behind_every_message_that_was_sent_before():
         assert record.frames[-1].opcode == CLOSE
 
 
+def test_a_close_in_the_hook_that_tells_of_the_connection_is_carried_out():
+    from wsengine import telemetry
+
+    name = telemetry.connection_event("hooked", "success")
+    script = [steps.accept(), steps.echo_close(), steps.until_eof()]
+    with ScriptedServer([script, [steps.respond(403)]]) as server:
+        source = WebSocketProducer(server.url, telemetry_id="hooked", keepalive=None)
+        telemetry.attach("close at once", name, lambda *_: source.connections[0].close(4000, "no"), None)
+        try:
+            with Collector(source):
+                record = server.wait_ended(1)[0]
+        finally:
+            telemetry.detach("close at once")
+    assert record.frames[-1].payload == (4000).to_bytes(2, "big") + b"no"
+
+
 def test_a_server_that_never_answers_our_close_is_let_go_after_close_timeout():
     with connected(steps.read_until_close(), steps.wait(30), close_timeout=0.3) as (_, _server, connection):
         begun = time.monotonic()

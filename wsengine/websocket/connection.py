@@ -71,6 +71,7 @@ class Connection:
         self._attempt_at = 0.0
         self._opened_at = 0.0
         self._told_dropped = 0
+        self._close_asked: tuple[int, int, bytes] | None = None  # by close(), any thread, before it tells the reader
         self._counts: dict[str, int] = {}
         self._outgoing: Outgoing
         self._begin_close: Callable[[int, int, bytes], None]
@@ -141,7 +142,14 @@ class Connection:
         """
         number, text = check_close(code, reason)
         self._shut(number, reason)
-        self._begin_close(self.epoch, number, text)
+        self._close_asked = self.epoch, number, text
+        self._begin_close(*self._close_asked)
+
+    def repeat_close(self) -> None:
+        """The supervisor only, once the reader has this generation: a close() that came before found nobody there."""
+        asked = self._close_asked
+        if asked is not None and asked[0] == self.epoch:
+            self._begin_close(*asked)
 
     def _shut(self, code: int, reason: str) -> None:
         """Nothing is sent any more behind our Close."""

@@ -57,7 +57,7 @@ class Outgoing:
         self._why_full = why_full
         self._abandon = abandon
         self._lock = threading.Lock()  # held over all frames of a message: no other may come between them
-        self._epoch = 0  # the generation that is open, 0: none; the supervisor writes it
+        self._epoch = 0  # the generation that is open, 0: none; the supervisor, and close() by any thread
         self._compression = compression
         self._deflater: tuple[int, Deflater | None] = (0, None)  # of which generation; the supervisor, used under _lock
         self._closed: ConnectionClosed = ConnectionClosedError(1006, "not connected yet")  # while none is; the same

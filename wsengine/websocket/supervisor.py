@@ -209,6 +209,7 @@ class Supervisor:
                                   pong_timeout=timing.pong_timeout, close_timeout=timing.close_timeout)
         self._timer.wake()
         self._receiver.add(stream)
+        connection.repeat_close()
 
     def _delay(self, connection: Connection, now: float, error: BaseException) -> tuple[float | None, BaseException]:
         """What the retry policy says, and the failure that stands; a policy that fails itself gives up."""
