@@ -121,6 +121,30 @@ def test_every_error_that_has_a_text_of_its_own_is_among_the_examples() -> None:
     assert own - shown == set()
 
 
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise LookupError("no text to be had")
+
+
+def test_what_a_peer_says_is_shown_on_one_line_and_kept_as_it_is() -> None:
+    said, shown = "bye\nCRITICAL root: fake line\x1b[2J\u2028\x9b \u202eü", (
+        r"bye\nCRITICAL root: fake line\x1b[2J\u2028\x9b \u202eü")
+    response = Response(302, said, ())
+    for error in (errors.ConnectionClosedError(4000, said), errors.ProtocolError(1002, said),
+                  errors.InvalidStatus(response), errors.InvalidRedirect(response, said),
+                  errors.ProxyError("http://p", said), errors.FrameHandlerError(said),
+                  errors.RetriesExhausted(1, OSError(said))):
+        assert str(error).isprintable()
+        assert shown in str(error)
+    assert errors.ConnectionClosedError(4000, said).reason == said
+    assert errors.ProtocolError(1002, said).problem == said
+
+
+def test_a_last_error_without_a_text_is_told_by_its_type() -> None:
+    assert str(errors.RetriesExhausted(2, Mute())) == "gave up after 2 failed attempts; the last: <Mute>"
+    assert str(errors.RetriesExhausted(1, Mute(), True)) == "gave up without another attempt: <Mute>"
+
+
 def test_errors_hold_their_facts() -> None:
     closed = errors.ConnectionClosedError(4000, "quota")
     assert (closed.code, closed.reason) == (4000, "quota")
@@ -149,3 +173,11 @@ def test_status_other_than_101_is_told_with_its_response(phrase: str, text: str)
     assert str(error) == text
     assert isinstance(error, errors.InvalidHandshake)
     assert pickle.loads(pickle.dumps(error)).response == response
+
+
+def test_a_reason_that_may_hold_a_payload_is_shown_by_neither_form_of_the_error() -> None:
+    error = errors.FrameHandlerError({"frame": b"secret"})
+    assert repr(error) == "FrameHandlerError(<dict>)"
+    assert "secret" not in str(error)
+    assert error.reason == {"frame": b"secret"}
+    assert repr(errors.FrameHandlerError("gap")) == "FrameHandlerError('gap')"

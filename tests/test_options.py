@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import enum
+import functools
 import math
+import pickle
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsengine import options
+from wsengine import Backoff, Pipeline, Processors, WebSocketProducer, connect, options
 from wsengine.errors import ConfigurationError, WebSocketException
 
 
@@ -95,6 +97,13 @@ def test_seconds_too_short_to_be_meant_are_refused_and_not_rounded_to_off(value:
     assert options.seconds("o", value, zero=True) == value  # such as what is left of a deadline
 
 
+def test_patience_takes_any_number_as_a_wait() -> None:
+    assert [options.patience("o", value) for value in (None, -1, 0, 2, 10**400, math.inf)] == [None, 0, 0, 2, 1e9, 1e9]
+    for value in (True, "2", math.nan):
+        with pytest.raises(ConfigurationError, match="give seconds, or None to wait for ever"):
+            options.patience("o", value)
+
+
 def test_number_takes_what_is_between_its_bounds_in_its_unit() -> None:
     assert options.number("o", 0, 0, 5, "furlongs") == 0.0
     assert options.number("o", 5.0, 0, 5, "furlongs") == 5.0
@@ -162,19 +171,95 @@ def test_no_unknown_options_are_no_error() -> None:
 
 
 def test_former_name_is_refused_with_its_new_one() -> None:
-    assert unknown({"await_timeout": 5}) == "producer.await_timeout=5: there is no such option; use open_timeout"
+    assert unknown({"await_timeout": 5}) == "producer.await_timeout=<int>: there is no such option; use open_timeout"
 
 
 def test_misspelt_name_is_refused_with_the_nearest_one() -> None:
-    assert unknown({"keep_alive": 5}) == "producer.keep_alive=5: there is no such option; did you mean 'keepalive'?"
+    assert unknown({"keep_alive": 5}) == "producer.keep_alive=<int>: there is no such option; did you mean 'keepalive'?"
 
 
 def test_name_near_to_nothing_is_refused_with_all_names_in_order() -> None:
     text = unknown({"zzz": None})
-    assert text == "producer.zzz=None: there is no such option; the options are keepalive, open_timeout, ws_timeout"
+    assert text == "producer.zzz=<NoneType>: there is no such option; the options are keepalive, open_timeout, ws_timeout"
+
+
+# -------------------------------------------------------------------------------------------------------------- secrets
+
+
+class Opaque:
+    def __repr__(self) -> str:
+        return "Opaque(SECRET)"
+
+
+class Broken:
+    def __repr__(self) -> str:
+        raise LookupError("no text to be had")
+
+
+UNKNOWN: list[dict[str, Any]] = [
+    {"additional_headers": {"Authorization": "Bearer SECRET"}}, {"extra_headers": [("Cookie", "SECRET")]},
+    {"cookie": "id=SECRET"}, {"auth": ("user", "SECRET")}, {"http_proxy_auth": ("user", "SECRET")},
+    {"https_proxy": "http://user:SECRET@host"}, {"uri": "wss://user:SECRET@host/?key=SECRET"}, {"api_key": b"SECRET"},
+    {"settings": {"key": "SECRET"}}, {"anything": Opaque()}]
+
+
+def hides_the_secret(call: Any, **given_options: Any) -> ConfigurationError:
+    with pytest.raises(ConfigurationError) as caught:
+        call(**given_options)
+    error = caught.value
+    for text in (str(error), repr(error), repr(error.value), repr(error.args), repr(vars(error)), repr(pickle.dumps(error))):
+        assert "SECRET" not in text
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
+    return error
+
+
+@pytest.mark.parametrize("given_options", UNKNOWN, ids=lambda one: next(iter(one)))
+@pytest.mark.parametrize("call", [functools.partial(connect, "ws://localhost"), functools.partial(WebSocketProducer, "ws://h"),
+                                  Backoff, Processors, functools.partial(Pipeline, [])], ids=["connect", "producer", "retry",
+                                                                                             "processors", "pipeline"])
+def test_of_an_option_that_there_is_not_only_the_type_is_told(call: Any, given_options: dict[str, Any]) -> None:
+    [(name, value)] = given_options.items()
+    error = hides_the_secret(call, **given_options)
+    assert error.path.endswith(f".{name}")
+    assert f"=<{type(value).__name__}>: " in str(error)
+
+
+def refuse_some(_: object) -> None:
+    """A callable of the user's."""
+
+
+@pytest.mark.parametrize("given_options", [
+    {"headers": ["Bearer SECRET"]}, {"headers": {"Authorization": b"SECRET"}}, {"proxy": {"http": "http://u:SECRET@h"}},
+    {"proxy": "ftp://user:SECRET@host"}, {"proxy": "http://user:SECRET@host/path"}, {"proxy": "user:SECRET@host"},
+    {"proxy": "http://user:SEC\nSECRET@host/path"}, {"proxy": "http://host/?key=SECRET"},
+    {"subprotocols": "SECRET"}, {"subprotocols": ["bearer SECRET"]}, {"subprotocols": ["SECRET", "SECRET"]},
+    {"subprotocols": {"bearer": "SECRET"}}, {"sock": Opaque()}, {"ssl": {"password": "SECRET"}}, {"logger": Opaque()},
+    {"keepalive": Opaque()}, {"max_size": {"SECRET": 1}}, {"path": {"key": "SECRET"}}, {"compression": Opaque()},
+    {"socket_options": {"SECRET": 1}}, {"headers": functools.partial(max, "SECRET", key=functools.partial(min, "SECRET"))},
+], ids=str)
+def test_a_known_option_that_may_hold_a_secret_does_not_show_it(given_options: dict[str, Any]) -> None:
+    if callable(given_options.get("headers")):
+        given_options = {"headers": functools.partial(lambda secret, one, two: None, "SECRET")}
+    hides_the_secret(functools.partial(connect, "ws://localhost:1"), **given_options)
+
+
+def test_a_callable_is_told_by_its_name_and_a_partial_by_its_type() -> None:
+    for value, text in ((refuse_some, "<function refuse_some>"), (functools.partial(refuse_some, "SECRET"), "<partial>"),
+                        (Opaque().__repr__, "<function Opaque.__repr__>"), (Broken(), "<Broken>")):
+        error = ConfigurationError("o", value, "give another")
+        assert str(error) == f"o={text}: give another"
+        assert repr(error.value) == text
+
+
+def test_a_long_value_is_shortened_and_one_that_has_no_repr_told_by_its_type() -> None:
+    assert str(ConfigurationError("o", "x" * 1000, "give less")) == f"o='{'x' * 39}...{'x' * 36}': give less"
+    assert str(ConfigurationError("o", 10**5000, "give less")) == "o=<int>: give less"
+    with pytest.raises(ConfigurationError, match="give a whole number"):
+        options.whole("o", Broken())
+    assert "o=<list>" in str(ConfigurationError("o", [Broken()], "give another"))
 
 
 def test_checks_that_are_exported_exist() -> None:
     public = {name for name, value in vars(options).items()
               if callable(value) and getattr(value, "__module__", "") == options.__name__}
-    assert public == set(options.__all__)
+    assert public == {name for name in options.__all__ if callable(getattr(options, name))}

@@ -4,7 +4,7 @@
 
     WebSocketException
     ├── ConnectionClosed                 the connection ended; `code`, `reason`
-    │   ├── ConnectionClosedOK           with 1000 or 1001
+    │   ├── ConnectionClosedOK           with 1000, 1001, or a Close without a code
     │   └── ConnectionClosedError        in any other way
     ├── InvalidURI                       also a ValueError
     ├── URLCallableError                 the `url` callable raised
@@ -34,6 +34,8 @@ the network stay `OSError`.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+
+from wsengine.wording import kept, printable, shown, told
 
 if TYPE_CHECKING:
     from wsengine.websocket.response import Response
@@ -75,7 +77,7 @@ class ConnectionClosed(WebSocketException):
 
     Attributes:
         code: the close code received (RFC 6455 §7.4); 1005 if the Close frame had none, 1006 without a Close frame.
-        reason: the reason received, "" if there was none.
+        reason: the reason received as it is, "" if there was none; texts show what is not printable in it escaped.
     """
 
     def __init__(self, code: int, reason: str = "") -> None:
@@ -84,11 +86,11 @@ class ConnectionClosed(WebSocketException):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"connection closed with {self.code}" + (f" ({self.reason})" if self.reason else "")
+        return f"connection closed with {self.code}" + (f" ({printable(self.reason)})" if self.reason else "")
 
 
 class ConnectionClosedOK(ConnectionClosed):
-    """The connection is closed with 1000 (normal closure) or 1001 (going away)."""
+    """The connection is closed with 1000 (normal closure), 1001 (going away), or a Close without a code (1005)."""
 
 
 class ConnectionClosedError(ConnectionClosed):
@@ -127,7 +129,7 @@ class InvalidStatus(InvalidHandshake):
         self.response = response
 
     def __str__(self) -> str:
-        reason = f" {self.response.reason_phrase}" if self.response.reason_phrase else ""
+        reason = f" {printable(self.response.reason_phrase)}" if self.response.reason_phrase else ""
         return f"server answered the upgrade with HTTP {self.response.status_code}{reason}"
 
 
@@ -140,7 +142,7 @@ class InvalidRedirect(InvalidStatus):
         self.problem = problem
 
     def __str__(self) -> str:
-        return f"{super().__str__()}, a redirect that cannot be followed: {self.problem}"
+        return f"{super().__str__()}, a redirect that cannot be followed: {printable(self.problem)}"
 
 
 class ProxyError(InvalidHandshake):
@@ -161,7 +163,7 @@ class ProxyError(InvalidHandshake):
         self.fatal = fatal
 
     def __str__(self) -> str:
-        return f"the proxy {self.proxy} did not make the connection: {self.problem}"
+        return f"the proxy {self.proxy} did not make the connection: {printable(self.problem)}"
 
 
 class InvalidUpgrade(InvalidHandshake):
@@ -181,7 +183,7 @@ class ProtocolError(WebSocketException):
         self.problem = problem
 
     def __str__(self) -> str:
-        return f"{self.problem} (closed with {self.code})"
+        return f"{printable(self.problem)} (closed with {self.code})"
 
 
 class PayloadTooBig(WebSocketException):
@@ -213,21 +215,33 @@ class FrameHandlerError(WebSocketException):
         self.reason = reason
 
     def __str__(self) -> str:
-        told = self.reason if isinstance(self.reason, str) else f"for a reason of type {type(self.reason).__name__}"
-        return f"frame_handler failed the connection: {told}"
+        reason = printable(self.reason) if isinstance(self.reason, str) else (
+            f"for a reason of type {type(self.reason).__name__}")
+        return f"frame_handler failed the connection: {reason}"
+
+    def __repr__(self) -> str:
+        told = repr(self.reason) if isinstance(self.reason, str) else f"<{type(self.reason).__name__}>"
+        return f"{type(self).__name__}({told})"
 
 
 class ConfigurationError(WebSocketException, ValueError):
-    """An option is wrong. Attributes: `path` (such as "processors.max_demand"), `value`, `remedy`."""
+    """An option is wrong.
+
+    Attributes:
+        path: such as "processors.max_demand".
+        value: that was given, or "<its type>" where it is no number, string, or collection of them: it may hold a secret.
+        remedy: what to give instead.
+    """
 
     def __init__(self, path: str, value: object, remedy: str) -> None:
+        value = kept(value)
         super().__init__(path, value, remedy)
         self.path = path
         self.value = value
         self.remedy = remedy
 
     def __str__(self) -> str:
-        return f"{self.path}={self.value!r}: {self.remedy}"
+        return f"{self.path}={shown(self.value)}: {self.remedy}"
 
 
 class EngineError(WebSocketException):
@@ -266,5 +280,6 @@ class RetriesExhausted(EngineError):
 
     def __str__(self) -> str:
         if self.fatal:
-            return f"gave up without another attempt: {self.last}"
-        return f"gave up after {self.attempts} failed attempts" + (f"; the last: {self.last}" if self.last else "")
+            return f"gave up without another attempt: {told(self.last)}"
+        last = "" if self.last is None else f"; the last: {told(self.last)}"
+        return f"gave up after {self.attempts} failed attempts{last}"

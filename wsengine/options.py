@@ -7,18 +7,23 @@ objects that take them (`Processors`, `WebSocketProducer`, `Backoff`, `Pipeline`
 from __future__ import annotations
 
 import difflib
+import inspect
 import logging
 import math
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from wsengine.errors import ConfigurationError
+from wsengine.wording import Unshown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
-__all__ = ["boolean", "check_logger", "choice", "function", "number", "reject_unknown", "seconds", "text", "whole"]
+__all__ = ["OVERFLOW_POLICIES", "boolean", "check_logger", "choice", "close_coroutine", "function", "number", "patience",
+           "refuse_async", "reject_unknown", "seconds", "text", "whole"]
 
 T = TypeVar("T", bound=str)
+#: Of the option `overflow`: what happens to messages for which there is no room (engine.overflow).
+OVERFLOW_POLICIES = ("block", "drop_oldest", "drop_newest", "error")
 
 
 def whole(path: str, value: object, *, minimum: int = 0, maximum: int | None = None) -> int:
@@ -47,6 +52,15 @@ def seconds(path: str, value: object, *, optional: bool = True, zero: bool = Fal
     if value > 1e9:  # before any conversion: an int may be too large for a float
         raise ConfigurationError(path, value, "give seconds of at most 1e9" + (", or None for off" if optional else ""))
     return float(value)
+
+
+def patience(path: str, value: object) -> float | None:
+    """Check the seconds that a call may wait: any number, below 0 as 0; None waits for ever."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
+        raise ConfigurationError(path, value, "give seconds, or None to wait for ever")
+    return float(max(0, min(value, 1e9)))  # bounded first: an int may be too large for a float
 
 
 def number(path: str, value: object, minimum: float, maximum: float, unit: str) -> float:
@@ -80,12 +94,31 @@ def choice(path: str, value: object, choices: Collection[T]) -> T:
 
 
 def function(path: str, value: object, signature: str, *, optional: bool = True) -> Callable[..., object] | None:
-    """Check a callable, or None where `optional`; `signature` is shown in the remedy."""
+    """Check a callable that is not async, or None where `optional`; `signature` is shown in the remedy."""
     if value is None and optional:
         return None
     if not callable(value):
         raise ConfigurationError(path, value, f"give a callable {signature}" + (", or None" if optional else ""))
+    refuse_async(path, value)
     return value
+
+
+def refuse_async(path: str, value: object) -> None:
+    """Refuse what is defined with async, as far as that can be told without a call; there is no loop that would await it."""
+    call = value if inspect.isroutine(value) or isinstance(value, type) else getattr(value, "__call__", None)  # noqa: B004
+    for one in (value, call):
+        if inspect.iscoroutinefunction(one) or inspect.isasyncgenfunction(one):
+            raise ConfigurationError(path, value, "define it without async: it is called in a thread, and its result is "
+                                     "what counts")
+
+
+def close_coroutine(answer: object) -> bool:
+    """Close a coroutine that a callable has returned, else it warns, in another place, that nobody awaited it. Whether it
+    was one."""
+    if not inspect.iscoroutine(answer):
+        return False
+    answer.close()
+    return True
 
 
 def check_logger(path: str, value: object) -> logging.Logger | logging.LoggerAdapter[Any]:
@@ -102,14 +135,18 @@ LATER = "it is not available in this version"
 def reject_unknown(path: str, given: Mapping[str, object], known: Collection[str], renamed: Mapping[str, str]) -> None:
     """Refuse option names that do not exist; the remedy names the one that is meant.
 
+    Of what is given only the type is told: an option of another library may be a token, a password, a URL with both.
+
     Args:
         path: the object that was given the options, for the message.
         given: the unexpected names with their values.
         known: the names that exist.
         renamed: former names, and names of other libraries, each with what to use instead; LATER for what is to come.
     """
-    for name, value in given.items():
-        full = f"{path}.{name}"
+    for name in given:
+        if name in known:
+            continue
+        full, value = f"{path}.{name}", Unshown.of(given[name])
         if renamed.get(name) == LATER:
             raise ConfigurationError(full, value, f"{LATER}; leave it out")
         if name in renamed:

@@ -1,0 +1,13 @@
+from collections.abc import Callable
+from typing import Any, final
+
+BUSY: object
+
+@final
+class Turn:
+    def __new__(cls) -> Turn: ...
+    @property
+    def mine(self) -> bool: ...
+    @property
+    def taken(self) -> bool: ...
+    def take(self, timeout: float, body: Callable[..., Any], *args: Any) -> Any: ...
