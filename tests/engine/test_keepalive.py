@@ -15,6 +15,8 @@ import time
 
 import pytest
 
+from tests.engine.line import Peer, Reader
+from tests.waiting import until
 from wsengine.engine.control import ControlBlock
 from wsengine.engine.keepalive import KeepaliveTimer
 from wsengine.engine.receiver import Receiver
@@ -27,68 +29,24 @@ S, MS = 10**9, 10**6
 RETRY = 20 * MS      # how soon the reader is asked again
 
 
-def until(condition, timeout=10.0):
-    """Wait until the condition holds; a test that waits in vain fails here."""
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true in time"
-        time.sleep(0.0005)
-
-
-class Clock:
-    """A timer that is ticked by hand over connections whose peers are socket pairs, and a reader that runs."""
-
-    def __init__(self, places=1, max_messages=64, room=0):
-        self.ring = Ring(64, Account(max_messages, 2**24), Parker())
-        self.timer_parker = Parker()
-        self.receiver = Receiver(self.ring, Parker(), self.timer_parker)
-        self.controls = [ControlBlock() for _ in range(places)]
-        self.timer = KeepaliveTimer(self.receiver, self.controls, self.timer_parker, room=room)
-        self.pairs, self.frames, self.seen = [], {}, []
-        self.reader = threading.Thread(target=self.receiver.run, name="reader under test")
-        self.reader.start()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, error, trace):
-        self.receiver.stop()
-        self.reader.join(10)
-        for pair in self.pairs:
-            for end in pair:
-                end.close()
-        assert not self.reader.is_alive(), "the reader does not stop"
-
-    def begin(self, index=0, epoch=1, *, keepalive=0, ws_timeout=0, pong_timeout=0, close_timeout=1):
-        """Begin a generation without a socket; returns (earliest, latest) time of its start."""
-        earliest = time.monotonic_ns()
-        self.controls[index].begin(epoch, keepalive=keepalive, ws_timeout=ws_timeout, pong_timeout=pong_timeout,
-                                   close_timeout=close_timeout)
-        return earliest, time.monotonic_ns()
+class Clock(Reader):
+    """A timer that is ticked by hand, over connections whose peers are socket pairs."""
 
     def connect(self, index=0, epoch=1, **times):
         """Begin a generation with a peer; returns the latest time of its start and the peer."""
-        _, started = self.begin(index, epoch, **times)
-        ours, peer = socket.socketpair()
-        ours.setblocking(False)
-        peer.settimeout(10)
-        self.pairs.append((ours, peer))
-        self.receiver.add(Stream(ours.fileno(), self.controls[index], index, epoch, 2**20))
-        return started, peer
+        ours, theirs = socket.socketpair()
+        self.peers.append(Peer(theirs))
+        _, started = self.hand_over(ours, index, epoch, **times)
+        return started, self.peers[-1]
 
     def pings(self, peer, count):
         """The payloads of the next `count` pings, as (generation, number)."""
-        parser, ready = self.frames.setdefault(peer, (ClientFrames(), []))
-        while len(ready) < count:
-            ready += parser.feed(peer.recv(65536))
-        frames = ready[:count]
-        del ready[:count]
-        assert [frame.opcode for frame in frames] == [PING] * count
-        return [struct.unpack("!II", frame.payload) for frame in frames]
+        frames = peer.next_frames(count)
+        assert [opcode for opcode, _ in frames] == [PING] * count
+        return [struct.unpack("!II", payload) for _, payload in frames]
 
     def ended(self):
-        self.seen += self.receiver.notes()
-        return [note for note in self.seen if note.kind == "ended"]
+        return self.notes("ended")
 
 
 def near(time_ns, expected, slack=S // 10):
@@ -262,7 +220,7 @@ def test_a_question_is_judged_by_the_reader_by_its_own_clock():
         clock.timer.tick(started + 500 * S)
         clock.timer.tick(started + 600 * S)
         clock.pings(peer, 2)
-        peer.sendall(build_server_frame(BINARY, b"alive"))
+        peer.send(build_server_frame(BINARY, b"alive"))
         until(lambda: clock.ring.depth)
         assert clock.ended() == [], "no second has passed, whatever the timer was told"
 
@@ -272,7 +230,7 @@ def test_what_is_heard_moves_the_time_of_the_question():
         started, peer = clock.connect(ws_timeout=30)
         due = clock.timer.tick(started)
         time.sleep(0.01)
-        peer.sendall(build_server_frame(BINARY, b"sound")[:1])
+        peer.send(build_server_frame(BINARY, b"sound")[:1])
         until(lambda: clock.controls[0].heard_ns + 30 * S > due)
         assert clock.timer.tick(started) == clock.controls[0].heard_ns + 30 * S
 
@@ -285,9 +243,9 @@ def test_the_oldest_ping_without_a_pong_is_the_one_that_counts():
             assert clock.timer.tick(first + number * 10 * S) == first + min((number + 1) * 10, 25) * S
         assert clock.timer.tick(first + 25 * S) == first + 25 * S + RETRY
         [one, two, _] = clock.pings(peer, 3)
-        peer.sendall(build_server_frame(PONG, struct.pack("!II", *one)))
+        peer.send(build_server_frame(PONG, struct.pack("!II", *one)))
         until(lambda: clock.timer.tick(first + 25 * S + 1) == first + 30 * S)
-        peer.sendall(build_server_frame(PONG, struct.pack("!II", *two)))
+        peer.send(build_server_frame(PONG, struct.pack("!II", *two)))
         until(lambda: clock.timer.tick(first + 36 * S) == first + 40 * S)
 
 
@@ -297,14 +255,14 @@ def test_a_pong_for_a_later_ping_answers_those_before_it():
         first = clock.timer.tick(started)
         for number in range(3):
             clock.timer.tick(first + number * 10 * S)
-        peer.sendall(build_server_frame(PONG, struct.pack("!II", *clock.pings(peer, 3)[2])))
+        peer.send(build_server_frame(PONG, struct.pack("!II", *clock.pings(peer, 3)[2])))
         until(lambda: clock.timer.tick(first + 29 * S) == first + 30 * S)
 
 
 def test_a_connection_that_is_paused_is_not_asked():
     with Clock(max_messages=4) as clock:
         started, peer = clock.connect(ws_timeout=30, keepalive=10, pong_timeout=5)
-        peer.sendall(build_server_frame(BINARY, b"m") * 10)
+        peer.send(build_server_frame(BINARY, b"m") * 10)
         until(lambda: clock.controls[0].paused)
         for seconds in range(0, 200, 10):
             assert clock.timer.tick(started + seconds * S) > started + seconds * S + RETRY
@@ -319,8 +277,7 @@ def test_while_closing_only_the_deadline_of_that_counts():
     with Clock() as clock:
         started, peer = clock.connect(keepalive=10, ws_timeout=30, pong_timeout=5, close_timeout=50)
         clock.receiver.close(0, 1, 1000)
-        [close] = ClientFrames().feed(peer.recv(100))
-        assert close.opcode == CLOSE
+        assert [opcode for opcode, _ in peer.next_frames()] == [CLOSE]
         due = clock.timer.tick(started)
         assert started + 49 * S < due < time.monotonic_ns() + 50 * S
         assert clock.timer.tick(due - 1) == due
@@ -334,8 +291,8 @@ def test_while_closing_only_the_deadline_of_that_counts():
 def test_the_peers_close_begins_that_deadline_as_well():
     with Clock() as clock:
         started, peer = clock.connect(keepalive=10, close_timeout=50)
-        peer.sendall(build_server_frame(CLOSE, close_payload(1001)))
-        assert ClientFrames().feed(peer.recv(100))[0].opcode == CLOSE
+        peer.send(build_server_frame(CLOSE, close_payload(1001)))
+        assert [opcode for opcode, _ in peer.next_frames()] == [CLOSE]
         due = clock.timer.tick(started)
         assert started + 49 * S < due < time.monotonic_ns() + 50 * S
         clock.timer.tick(due)

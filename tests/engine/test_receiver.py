@@ -16,8 +16,9 @@ import time
 
 import pytest
 
+from tests.engine.line import Peer, Reader
+from tests.waiting import until
 from wsengine.engine.control import ControlBlock
-from wsengine.engine.keepalive import KeepaliveTimer
 from wsengine.engine.receiver import CAUSES, KINDS, Inflow, Receiver
 from wsengine.engine.ring import Account, Parker, Ring
 from wsengine.engine.stream import Stream
@@ -29,7 +30,6 @@ from wsengine.testing.wire import (
     PING,
     PONG,
     TEXT,
-    ClientFrames,
     build_server_frame,
     close_payload,
 )
@@ -37,14 +37,6 @@ from wsengine.websocket.dial import dial
 from wsengine.websocket.uri import parse_uri
 
 KIB, MIB = 2**10, 2**20
-
-
-def until(condition, timeout=10.0):
-    """Wait until the condition holds; a test that waits in vain fails here."""
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true in time"
-        time.sleep(0.0005)
 
 
 def message(payload, opcode=BINARY):
@@ -59,96 +51,18 @@ def wire(payloads):
     return b"".join(map(message, payloads))
 
 
-class Peer:
-    """The server's end of a connection, and what it has got from the client."""
+class Engine(Reader):
+    """Several connections, and the timer runs, too."""
 
-    def __init__(self, sock):
-        self.sock = sock
-        self.frames = ClientFrames()
-        self.ready = []        # frames that have come and that no test has asked for yet
-        sock.settimeout(10)
+    def __init__(self, *, places=4, max_messages=2**14, **options):
+        super().__init__(places=places, max_messages=max_messages, **options)
+        self.start(self.timer.run, "timer under test")
 
-    def send(self, data):
-        self.sock.sendall(data)
-
-    def flood(self, chunk, quiet=0.2):
-        """Send copies of `chunk` until the window has been shut for `quiet` seconds; returns the bytes sent."""
-        self.sock.setblocking(False)
-        sent, last = 0, time.monotonic()
-        while time.monotonic() - last < quiet:
-            try:
-                sent += self.sock.send(chunk[sent % len(chunk):])
-                last = time.monotonic()
-            except BlockingIOError:
-                time.sleep(0.002)
-        self.sock.settimeout(10)
-        return sent
-
-    def next_frames(self, count=1):
-        while len(self.ready) < count:
-            data = self.sock.recv(65536)
-            assert data, f"the stream ended after {self.ready}"
-            self.ready += [(one.opcode, one.payload) for one in self.frames.feed(data)]
-        got, self.ready = self.ready[:count], self.ready[count:]
-        return got
-
-    def rest(self):
-        """All frames up to the end of the stream."""
-        while data := self.sock.recv(65536):
-            self.ready += [(one.opcode, one.payload) for one in self.frames.feed(data)]
-        got, self.ready = self.ready, []
-        return got
-
-    def reset(self):
-        """End the TCP connection by a reset."""
-        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.sock.close()
-
-
-class Engine:
-    """Ring, reader and timer with their threads. At the end it holds that nothing is lost and nothing is left."""
-
-    def __init__(self, *, max_messages=2**14, max_bytes=2**28, slab_bytes=2**18, places=4, loud=False):
-        self.account, self.parker, self.supervisor = Account(max_messages, max_bytes), Parker(), Parker()
-        capacity = max(2, 1 << (max_messages - 1).bit_length())
-        self.ring = Ring(capacity, self.account, self.parker, slab_bytes=slab_bytes)
-        self.timer_parker = Parker()
-        self.receiver = Receiver(self.ring, self.supervisor, self.timer_parker, loud=loud)
-        self.controls = [ControlBlock() for _ in range(places)]
-        self.timer = KeepaliveTimer(self.receiver, self.controls, self.timer_parker)
-        self.idle_bytes = self.account.bytes
-        self.seen, self.added, self.sockets = [], [], {}
-        self.peers = []
-        self.threads = [threading.Thread(target=self.receiver.run, name="reader under test"),
-                        threading.Thread(target=self.timer.run, name="timer under test")]
-        for thread in self.threads:
-            thread.start()
-
-    def connect(self, index=0, *, epoch=1, tcp=False, leftover=b"", **times):
+    def connect(self, index=0, *, epoch=1, tcp=False, **options):
         ours, theirs = tcp_pair() if tcp else socket.socketpair()
         self.peers.append(Peer(theirs))
-        self.hand_over(ours, index, epoch, leftover, **times)
+        self.hand_over(ours, index, epoch, **options)
         return self.peers[-1]
-
-    def hand_over(self, ours, index=0, epoch=1, leftover=b"", *, max_size=4 * MIB, keepalive=0, ws_timeout=0,
-                  pong_timeout=0, close_timeout=5):
-        ours.setblocking(False)
-        self.controls[index].begin(epoch, keepalive=keepalive, ws_timeout=ws_timeout, pong_timeout=pong_timeout,
-                                   close_timeout=close_timeout)
-        self.timer.wake()
-        self.receiver.add(Stream(ours.fileno(), self.controls[index], index, epoch, max_size, leftover))
-        self.added.append((index, epoch))
-        self.sockets[index, epoch] = ours
-
-    def claim(self, count, timeout=10.0):
-        """The next `count` messages."""
-        taken, deadline = [], time.monotonic() + timeout
-        while len(taken) < count:
-            taken += self.ring.claim(min(count - len(taken), 256))
-            assert time.monotonic() < deadline, f"{len(taken)} of {count} messages after {timeout} s"
-            if len(taken) < count:
-                self.parker.wait(lambda: self.ring.depth, 0.05)
-        return taken
 
     def claim_until_ended(self, index=0, epoch=1):
         """Everything up to the note that the connection has ended."""
@@ -156,43 +70,17 @@ class Engine:
         until(lambda: taken.extend(self.ring.claim(256)) or self.endings(index, epoch))
         return taken + self.claim(self.ring.depth)
 
-    def notes(self, kind=None):
-        self.seen += self.receiver.notes()
-        return [note for note in self.seen if kind in (None, note.kind)]
-
     def endings(self, index=0, epoch=1):
         return [note for note in self.notes("ended") if (note.index, note.epoch) == (index, epoch)]
 
-    def ended(self, index=0, epoch=1, timeout=10.0):
+    def ended(self, index=0, epoch=1):
         """The note that the connection has ended; then its place is cleared, as a supervisor does."""
-        until(lambda: self.endings(index, epoch), timeout)
+        until(lambda: self.endings(index, epoch))
         self.controls[index].end()
         return self.endings(index, epoch)[0]
 
     def paused(self, index=0):
         until(lambda: self.controls[index].paused)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, error, trace):
-        self.receiver.stop()
-        self.timer.stop()
-        for thread in self.threads:
-            thread.join(10)
-        for sock in [*self.sockets.values(), *(peer.sock for peer in self.peers)]:
-            sock.close()
-        assert not any(thread.is_alive() for thread in self.threads), "a thread does not stop"
-        if kind is None:
-            self.settled()
-
-    def settled(self):
-        ended = sorted((note.index, note.epoch) for note in self.notes("ended"))
-        assert ended == sorted(self.added), "each connection ends in exactly one note"
-        while self.ring.claim(256):
-            pass
-        assert self.ring.slabs == 1, "receive buffers are lost"
-        assert (self.account.messages, self.account.bytes) == (0, self.idle_bytes)
 
 
 def tcp_pair():
@@ -707,12 +595,13 @@ def test_pongs_that_wait_behind_data_because_of_us_are_not_overdue(slow):
         over = threading.Event()
 
         def answer():
-            peer.sock.settimeout(0.05)
             while not over.is_set():
+                peer.sock.settimeout(0.05)
                 try:
                     frames = peer.next_frames()
                 except TimeoutError:
                     continue
+                peer.sock.settimeout(10)     # half of a pong would end the connection
                 peer.send(b"".join(build_server_frame(PONG, payload) for _, payload in frames))
 
         answering = threading.Thread(target=answer)
@@ -999,14 +888,7 @@ def guest(max_messages=64, max_bytes=2**24):
 
 def connect_to(engine, ring, index, epoch=1):
     """A connection whose messages go to that ring, and its peer."""
-    ours, theirs = socket.socketpair()
-    ours.setblocking(False)
-    engine.peers.append(Peer(theirs))
-    engine.controls[index].begin(epoch, keepalive=0, ws_timeout=0, pong_timeout=0, close_timeout=5)
-    engine.receiver.add(Stream(ours.fileno(), engine.controls[index], index, epoch, 4 * MIB), Inflow(ring, engine.receiver))
-    engine.added.append((index, epoch))
-    engine.sockets[index, epoch] = ours
-    return engine.peers[-1]
+    return engine.connect(index, epoch=epoch, inflow=Inflow(ring, engine.receiver))
 
 
 def taken_from(ring, count):

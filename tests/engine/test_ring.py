@@ -13,6 +13,8 @@ import time
 
 import pytest
 
+from tests.threads import Threads
+from tests.waiting import until
 from wsengine.engine.ring import Account, Parker, Ring
 from wsengine.errors import ConfigurationError
 
@@ -24,36 +26,6 @@ def made(capacity=16, *, slab_bytes=4096, max_messages=2**20, max_bytes=2**30):
 
 def numbers(first, count):
     return [b"%d" % number for number in range(first, first + count)]
-
-
-class Threads:
-    """Threads that are joined at the end of a `with`, and whose errors become the test's."""
-
-    def __init__(self):
-        self.threads, self.errors = [], []
-
-    def start(self, work, *arguments):
-        def body():
-            try:
-                work(*arguments)
-            except BaseException as error:
-                self.errors.append(error)
-
-        thread = threading.Thread(target=body, daemon=True)
-        self.threads.append(thread)
-        thread.start()
-        return thread
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, error, trace):
-        for thread in self.threads:
-            thread.join(30)
-        hung = [thread.name for thread in self.threads if thread.is_alive()]
-        if kind is None:
-            assert not hung, f"threads that do not end: {hung}"
-            assert not self.errors, self.errors
 
 
 # ---------------------------------------------------------------------------------------------------------------- Ring
@@ -282,14 +254,6 @@ def test_a_push_wakes_a_consumer_that_waits():
 
 # -------------------------------------------------------------------------------------------------------------- Parker
 
-def until(condition, timeout=10.0):
-    """Wait until the condition holds; a test that waits in vain fails here."""
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true in time"
-        time.sleep(0.001)
-
-
 def test_a_wait_ends_at_its_timeout():
     parker = Parker()
     started = time.monotonic()
@@ -371,7 +335,7 @@ def test_one_wake_at_a_time_is_under_way_until_the_woken_one_arrives():
     parker, woken = Parker(), []
     with Threads() as threads:
         for which in range(2):
-            threads.start(lambda which=which: (parker.wait(lambda: False, 20), woken.append(which)))
+            threads.start(lambda which=which: (parker.wait(lambda: False, 60), woken.append(which)))
         until(lambda: parker.waiters == 2)
         time.sleep(0.1)   # they count as waiting before they sleep, and whoever does not sleep yet needs no wake
         assert parker.notify() is True

@@ -14,6 +14,8 @@ import time
 
 import pytest
 
+from tests.engine.line import Line
+from tests.waiting import until
 from wsengine.engine.control import ControlBlock
 from wsengine.engine.keepalive import KeepaliveTimer
 from wsengine.engine.receiver import Receiver
@@ -23,88 +25,6 @@ from wsengine.errors import EngineError
 from wsengine.testing.wire import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, ClientFrames, build_server_frame
 
 MIB = 2**20
-
-
-def until(condition, timeout=10.0):
-    """Wait until the condition holds; a test that waits in vain fails here."""
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true in time"
-        time.sleep(0.0002)
-
-
-class Line:
-    """A reader with one connection, and the peer at its other end."""
-
-    def __init__(self, *, slab_bytes=2**18, max_messages=2**16, max_bytes=2**28, max_size=8 * MIB, leftover=b"",
-                 consumed=(), loud=False, full=False):
-        self.account, self.parker, self.supervisor = Account(max_messages, max_bytes), Parker(), Parker()
-        self.ring = Ring(2**16, self.account, self.parker, slab_bytes=slab_bytes)
-        self.timer_parker, self.control = Parker(), ControlBlock()
-        self.receiver = Receiver(self.ring, self.supervisor, self.timer_parker, loud=loud)
-        self.timer = KeepaliveTimer(self.receiver, [self.control], self.timer_parker)
-        self.idle_bytes = self.account.bytes
-        if full:
-            self.account.charge(max_messages, 0)
-        self.ours, self.peer = socket.socketpair()
-        self.ours.setblocking(False)
-        self.peer.settimeout(10)
-        self.frames = ClientFrames()
-        self.ready = []        # frames that have come and that the test has not asked for yet
-        self.notes = []
-        self.thread = threading.Thread(target=self.receiver.run, name="reader under test")
-        self.thread.start()
-        self.control.begin(1, keepalive=3600, ws_timeout=0, pong_timeout=0, close_timeout=1)
-        self.receiver.add(Stream(self.ours.fileno(), self.control, 0, 1, max_size, leftover, consumed))
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, error, trace):
-        self.receiver.stop()
-        self.thread.join(10)
-        for end in (self.ours, self.peer):
-            end.close()
-        assert not self.thread.is_alive(), "the reader does not stop"
-        if kind is None:
-            self.take_notes()
-            assert [note.kind for note in self.notes].count("ended") == 1
-            while self.ring.claim(256):
-                pass
-            assert self.ring.slabs == 1, "receive buffers are lost"
-            assert (self.account.messages, self.account.bytes) == (0, self.idle_bytes)
-
-    def take_notes(self):
-        self.notes += self.receiver.notes()
-        return self.notes
-
-    def claim(self, count, timeout=10.0):
-        """The next `count` messages; then a look that there is no further one."""
-        taken, deadline = [], time.monotonic() + timeout
-        while len(taken) < count:
-            taken += self.ring.claim(min(count - len(taken), 256))
-            assert time.monotonic() < deadline, f"{len(taken)} of {count} messages after {timeout} s"
-            if len(taken) < count:
-                self.parker.wait(lambda: self.ring.depth, 0.05)
-        assert self.ring.claim(1) == []
-        return taken
-
-    def send_read(self, data):
-        """Send, and wait until the reader has taken it from the socket."""
-        before = self.control.heard_ns
-        self.peer.sendall(data)
-        until(lambda: self.control.heard_ns != before)
-
-    def received(self, count, timeout=10.0):
-        """The next `count` frames of the client, as (opcode, payload)."""
-        self.peer.settimeout(timeout)
-        while len(self.ready) < count:
-            data = self.peer.recv(65536)
-            assert data, f"the stream ended after {self.ready}"
-            self.ready += self.frames.feed(data)
-        frames, self.ready = self.ready[:count], self.ready[count:]
-        assert all(frame.mask is not None and frame.fin and frame.rsv == 0 for frame in frames)
-        return [(frame.opcode, frame.payload) for frame in frames]
 
 
 def message(payload, opcode=BINARY):
@@ -285,8 +205,8 @@ def test_a_stream_shows_its_leftover_and_is_given_away_once():
             with pytest.raises(EngineError, match="given to a reader already"):
                 line.receiver.add(stream)
             line.receiver.release(1, 1)
-            until(lambda: any(note.index == 1 for note in line.take_notes()))
-        line.notes = [note for note in line.notes if note.index != 1]
+            line.added.append((1, 1))     # has to end, too
+            until(lambda: any(note.index == 1 for note in line.notes("ended")))
 
 
 def test_a_stream_needs_a_control_block_and_may_be_dropped_without_being_used():
@@ -389,8 +309,8 @@ def test_a_pong_is_matched_with_the_ping_that_it_answers():
         assert opcode == PING
         assert payload == b"\0\0\0\1" + b"\0\0\0\1"
         line.peer.sendall(build_server_frame(PONG, payload))
-        until(lambda: any(note.kind == "pong" for note in line.take_notes()))
-        [pong] = [note for note in line.notes if note.kind == "pong"]
+        until(lambda: line.notes("pong"))
+        [pong] = line.notes("pong")
         assert (pong.index, pong.epoch, pong.text) == (0, 1, payload)
         assert -3601 <= pong.round_trip < -3590
 
@@ -416,7 +336,7 @@ def test_a_pong_that_answers_no_ping_is_no_round_trip(payload):
         line.peer.sendall(build_server_frame(PONG, payload) + message(b"behind"))
         line.claim(1)
         assert line.control.round_trip is None
-        [note] = [note for note in line.take_notes() if note.kind == "pong"]
+        [note] = line.notes("pong")
         assert note.text == payload
         assert note.round_trip < 0
 
@@ -426,7 +346,7 @@ def test_control_frames_are_noted_only_if_asked_for():
         with Line(loud=loud) as line:
             line.peer.sendall(build_server_frame(PING, b"ping") + build_server_frame(PONG, b"pong") + message(b"m"))
             line.claim(1)
-            seen = [(note.kind, note.text) for note in line.take_notes()]
+            seen = [(note.kind, note.text) for note in line.notes()]
             assert seen == ([("ping", b"ping"), ("pong", b"pong")] if loud else [])
 
 
@@ -434,10 +354,10 @@ def test_notes_of_control_frames_are_bounded_until_they_are_taken():
     with Line(loud=True) as line:
         line.peer.sendall(build_server_frame(PONG, b"x") * 5000 + message(b"m"))
         line.claim(1)
-        assert len(line.take_notes()) == 1024
+        assert len(line.notes()) == 1024
         line.peer.sendall(build_server_frame(PONG, b"y") + message(b"m"))
         line.claim(1)
-        assert line.take_notes()[-1].text == b"y"
+        assert line.notes()[-1].text == b"y"
 
 
 def test_a_ping_put_out_for_an_earlier_generation_is_not_sent_to_the_next_one():

@@ -9,7 +9,6 @@ import gc
 import itertools
 import json
 import random
-import socket
 import subprocess
 import sys
 import threading
@@ -21,11 +20,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.engine.line import Line
+from tests.waiting import until
 from wsengine.engine.control import ControlBlock
 from wsengine.engine.inflate import DeflateParameters
-from wsengine.engine.keepalive import KeepaliveTimer
-from wsengine.engine.receiver import Receiver
-from wsengine.engine.ring import Account, Parker, Ring
 from wsengine.engine.stream import Stream
 from wsengine.testing.wire import (
     BINARY,
@@ -40,59 +38,15 @@ from wsengine.testing.wire import (
     close_payload,
 )
 
-KIB, MIB = 2**10, 2**20
+MIB = 2**20
 TAIL = b"\x00\x00\xff\xff"
 
 
-def until(condition, timeout=20.0):
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true in time"
-        time.sleep(0.0005)
+class DeflateLine(Line):
+    """A line on which permessage-deflate was agreed on, unless `deflate` says otherwise."""
 
-
-class Line:
-    """A reader with one connection, and the server at its other end. At the end nothing may be lost or left."""
-
-    def __init__(self, agreed=None, *, slab_bytes=2**18, max_messages=2**16, max_bytes=2**28, max_size=8 * MIB,
-                 leftover=b"", full=False, deflate=True):
-        self.account, self.parker, self.supervisor = Account(max_messages, max_bytes), Parker(), Parker()
-        self.ring = Ring(2**16, self.account, self.parker, slab_bytes=slab_bytes)
-        self.timer_parker, self.control = Parker(), ControlBlock()
-        self.receiver = Receiver(self.ring, self.supervisor, self.timer_parker)
-        self.timer = KeepaliveTimer(self.receiver, [self.control], self.timer_parker)
-        self.idle_bytes = self.account.bytes
-        if full:
-            self.account.charge(max_messages, 0)
-        self.ours, self.peer = socket.socketpair()
-        self.ours.setblocking(False)
-        self.peer.settimeout(20)
-        self.frames, self.ready, self.seen = ClientFrames(), [], []
-        self.thread = threading.Thread(target=self.receiver.run, name="reader under test")
-        self.thread.start()
-        self.control.begin(1, keepalive=0, ws_timeout=0, pong_timeout=0, close_timeout=1)
-        self.receiver.add(Stream(self.ours.fileno(), self.control, 0, 1, max_size, leftover,
-                                 deflate=(agreed or DeflateParameters()) if deflate else None))
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, error, trace):
-        self.receiver.stop()
-        self.thread.join(20)
-        for end in (self.ours, self.peer):
-            end.close()
-        assert not self.thread.is_alive(), "the reader does not stop"
-        if kind is None:
-            while self.ring.claim(256):
-                pass
-            assert [note.kind for note in self.notes()].count("ended") == 1
-            assert self.ring.slabs == 1, "receive buffers are lost"
-            assert (self.account.messages, self.account.bytes) == (0, self.idle_bytes)
-
-    def notes(self):
-        self.seen += self.receiver.notes()
-        return self.seen
+    def __init__(self, agreed=None, *, deflate=True, **options):
+        super().__init__(deflate=(agreed or DeflateParameters()) if deflate else None, **options)
 
     def send(self, data):
         """Send from a thread of its own: the reader may stop reading before all is sent."""
@@ -103,32 +57,6 @@ class Line:
     def try_to_send(self, data):
         with contextlib.suppress(OSError):
             self.peer.sendall(data)
-
-    def send_read(self, data):
-        """Send, and wait until the reader has parsed it."""
-        before = self.control.counts()["wire_bytes"]
-        self.peer.sendall(data)
-        until(lambda: self.control.counts()["wire_bytes"] >= before + len(data))
-
-    def claim(self, count, timeout=30.0):
-        """The next `count` messages; then a look that there is no further one."""
-        taken, deadline = [], time.monotonic() + timeout
-        while len(taken) < count:
-            taken += self.ring.claim(min(count - len(taken), 256))
-            assert time.monotonic() < deadline, f"{len(taken)} of {count} messages after {timeout} s; {self.notes()}"
-            if len(taken) < count:
-                self.parker.wait(lambda: self.ring.depth, 0.05)
-        assert self.ring.claim(1) == []
-        return taken
-
-    def received(self, count):
-        """The next `count` frames of the client, as (opcode, payload)."""
-        while len(self.ready) < count:
-            data = self.peer.recv(65536)
-            assert data, f"the stream ended after {self.ready}"
-            self.ready += self.frames.feed(data)
-        frames, self.ready = self.ready[:count], self.ready[count:]
-        return [(frame.opcode, frame.payload) for frame in frames]
 
     def fails_with(self, code, problem):
         """Assert that the connection fails: the Close that the server gets, and the note."""
@@ -168,7 +96,7 @@ def mixed(server):
 @pytest.mark.parametrize("takeover", [True, False])
 def test_compressed_and_other_messages_arrive_whole_and_in_order(slab_bytes, takeover):
     wire, messages, pings = mixed(ServerDeflate(takeover=takeover))
-    with Line(agreed({"takeover": takeover}), slab_bytes=slab_bytes) as line:
+    with DeflateLine(agreed({"takeover": takeover}), slab_bytes=slab_bytes) as line:
         line.peer.sendall(wire)
         assert line.claim(len(messages)) == messages
         assert line.received(pings) == [(PONG, b"?")] * pings
@@ -179,7 +107,7 @@ def test_messages_cut_in_two_at_every_byte_arrive_whole_and_in_order(slab_bytes)
     """C41."""
     server = ServerDeflate()
     wire, messages, _ = mixed(server)
-    with Line(slab_bytes=slab_bytes) as line:
+    with DeflateLine(slab_bytes=slab_bytes) as line:
         for cut in range(1, len(wire)):
             if cut > 1:
                 wire, messages, _ = mixed(server)
@@ -190,7 +118,7 @@ def test_messages_cut_in_two_at_every_byte_arrive_whole_and_in_order(slab_bytes)
 
 def test_messages_sent_byte_by_byte_arrive_whole_and_in_order():
     wire, messages, _ = mixed(ServerDeflate())
-    with Line(slab_bytes=4096) as line:
+    with DeflateLine(slab_bytes=4096) as line:
         for at in range(len(wire)):
             line.send_read(wire[at:at + 1])
         assert line.claim(len(messages)) == messages
@@ -215,7 +143,7 @@ def test_any_messages_in_any_fragments_and_any_cut_arrive_whole_and_in_order(pay
     wire = b"".join(server.frames(BINARY, payload, fragment) if compressed else build_server_frame(BINARY, payload)
                     for payload, fragment, compressed in payloads)
     places = [0, *sorted(min(cut, len(wire)) for cut in cuts), len(wire)]
-    with Line(agreed({"takeover": takeover, "window_bits": bits}), slab_bytes=slab, leftover=wire[:ahead]) as line:
+    with DeflateLine(agreed({"takeover": takeover, "window_bits": bits}), slab_bytes=slab, leftover=wire[:ahead]) as line:
         for start, stop in itertools.pairwise(max(place, min(ahead, len(wire))) for place in places):
             line.send_read(wire[start:stop]) if stop > start else None
         assert line.claim(len(payloads)) == [payload for payload, _, _ in payloads]
@@ -234,7 +162,7 @@ def test_sizes_from_nothing_to_megabytes_arrive_exactly_once_and_in_order(slab_b
     server = ServerDeflate(level=1)
     wire = b"".join(server.frames(BINARY, payload, chance.choice([None, None, len(payload) // 5 + 1]))
                     for payload in payloads)
-    with Line(slab_bytes=slab_bytes) as line:
+    with DeflateLine(slab_bytes=slab_bytes) as line:
         line.send(wire)
         taken = line.claim(len(payloads))
         assert [len(one) for one in taken] == sizes
@@ -247,7 +175,7 @@ def test_many_messages_with_one_context_are_exact():
     server = ServerDeflate(level=1)
     payloads = [b'{"sequence":%d,"price":"%d.%02d"}' % (at, 40_000 + at * 7919 % 1000, at % 100) for at in range(50_000)]
     wire = b"".join(server.frames(TEXT, payload) for payload in payloads)
-    with Line() as line:
+    with DeflateLine() as line:
         line.send(wire)
         assert line.claim(len(payloads)) == payloads
 
@@ -258,7 +186,7 @@ def test_recordings_come_back_as_they_were_recorded(recordings):
         payloads = load_recording(path).payloads
         server = ServerDeflate()
         wire = b"".join(server.frames(TEXT, payload) for payload in payloads)
-        with Line() as line:
+        with DeflateLine() as line:
             line.send(wire)
             assert line.claim(len(payloads)) == list(payloads), path.name
 
@@ -269,14 +197,14 @@ def test_what_came_behind_the_handshake_is_inflated_too():
     for cut in range(1, len(first + second)):
         server = ServerDeflate()
         wire = server.frames(TEXT, b"Hello " * 50) + server.frames(TEXT, b"Hello " * 60)
-        with Line(leftover=wire[:cut]) as line:
+        with DeflateLine(leftover=wire[:cut]) as line:
             line.peer.sendall(wire[cut:])
             assert line.claim(2) == [b"Hello " * 50, b"Hello " * 60]
 
 
 def test_a_small_message_takes_memory_of_the_slab_that_is_being_filled():
     server = ServerDeflate()
-    with Line() as line:
+    with DeflateLine() as line:
         for number in range(100):
             line.send_read(server.frames(TEXT, b"%d" % number * 20))
         assert line.ring.depth == 100
@@ -299,10 +227,10 @@ def bomb(size, server=None):
 @pytest.mark.parametrize("fragment", [None, 3])
 def test_a_message_of_max_size_is_taken_and_one_byte_more_is_refused(size, fragment):
     """C42."""
-    with Line(max_size=max(size, 1)) as line:
+    with DeflateLine(max_size=max(size, 1)) as line:
         line.send(ServerDeflate().frames(BINARY, bytes(max(size, 1)), fragment))
         assert line.claim(1) == [bytes(max(size, 1))]
-    with Line(max_size=max(size, 1)) as line:
+    with DeflateLine(max_size=max(size, 1)) as line:
         line.send(ServerDeflate().frames(BINARY, bytes(max(size, 1) + 1), fragment))
         assert line.fails_with(1009, "message above max_size").detail == max(size, 1) + 1
         assert line.ring.claim(1) == []
@@ -310,8 +238,8 @@ def test_a_message_of_max_size_is_taken_and_one_byte_more_is_refused(size, fragm
 
 PEAK = """
 import json, socket, sys, threading, psutil
-sys.path.insert(0, {folder!r})
-from test_stream_deflate import *
+sys.path.insert(0, {root!r})
+from tests.engine.test_stream_deflate import *
 wire = build_server_frame(BINARY, bomb(2**30), rsv=4)
 process, peak, over = psutil.Process(), [0], threading.Event()
 def watch():
@@ -320,7 +248,7 @@ def watch():
 before = process.memory_info().rss
 watcher = threading.Thread(target=watch)
 watcher.start()
-with Line(max_size=MIB) as line:
+with DeflateLine(max_size=MIB) as line:
     line.send(wire)
     detail = line.fails_with(1009, "message above max_size").detail
     most = line.account.bytes
@@ -333,7 +261,7 @@ print(json.dumps([len(wire), detail, peak[0] - before]))
 def test_a_gibibyte_of_zeros_is_stopped_at_max_size_in_bounded_memory(request):
     """C42. Measured in a process of its own, from before the connection to its end; the bound has room for its buffers: two
     receive buffers, and the message moved to twice its size on its way up to max_size."""
-    program = PEAK.format(folder=str(request.path.parent))
+    program = PEAK.format(root=str(request.config.rootpath))
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     wire, detail, grown = json.loads(done.stdout)
@@ -346,7 +274,7 @@ def test_a_read_full_of_small_bombs_stops_at_the_bound_of_the_pipeline():
     """C44. Two hundred messages of 1 MiB each come in one read of 256 KiB, and the pipeline holds 8 MiB."""
     server, payload = ServerDeflate(level=9), bytes(MIB)
     wire = b"".join(server.frames(BINARY, payload) for _ in range(200))
-    with Line(max_bytes=8 * MIB, max_size=MIB) as line:
+    with DeflateLine(max_bytes=8 * MIB, max_size=MIB) as line:
         line.send(wire)
         until(lambda: line.control.paused)
         assert line.account.bytes < 8 * MIB + 4 * MIB
@@ -364,13 +292,13 @@ def test_a_compressed_message_may_be_twice_max_size_on_the_wire_and_no_more():
     """C42."""
     empty = b"\x00\x00\x00\xff\xff"
     most = 2 * 1000 + 1024
-    with Line(max_size=1000) as line:
+    with DeflateLine(max_size=1000) as line:
         line.send(build_server_frame(BINARY, empty * ((most - 1) // 5) + b"\x00", rsv=4))
         assert line.claim(1) == [b""]
         line.send(build_server_frame(BINARY, b"", fin=False, rsv=4)
                   + build_server_frame(CONTINUATION, empty * 10, fin=False) * (most // 50 + 1))
         assert line.fails_with(1009, "compressed message above twice max_size").detail > most
-    with Line(max_size=1000) as line:
+    with DeflateLine(max_size=1000) as line:
         line.send(build_server_frame(BINARY, bytes(most + 1), rsv=4)[:4])     # its head is enough
         assert line.fails_with(1009, "compressed message above twice max_size").detail == most + 1
 
@@ -380,14 +308,14 @@ def test_what_does_not_compress_fits_as_long_as_the_message_does(seed):
     for level, memory in ((0, 9), (1, 1), (6, 1)):
         stream = zlib.compressobj(level, zlib.DEFLATED, -9, memory)
         sent = stream.compress(payload) + stream.flush(zlib.Z_SYNC_FLUSH)
-        with Line(max_size=MIB) as line:
+        with DeflateLine(max_size=MIB) as line:
             line.send(build_server_frame(BINARY, sent.removesuffix(TAIL), rsv=4))
             assert line.claim(1) == [payload]
 
 
 @pytest.mark.parametrize("max_size", [2**32 - 1, 2**63 - 1])
 def test_without_a_limit_a_message_is_taken_as_it_comes(max_size):
-    with Line(max_size=max_size) as line:
+    with DeflateLine(max_size=max_size) as line:
         line.send(ServerDeflate().frames(BINARY, bytes(9 * MIB)))
         assert line.claim(1) == [bytes(9 * MIB)]
 
@@ -408,7 +336,7 @@ def test_what_is_not_deflate_data_is_refused_with_1007(sent, problem, fragment):
     pieces = [sent] if fragment is None else [sent[at:at + 1] for at in range(len(sent))]
     wire = b"".join(build_server_frame(CONTINUATION if at else BINARY, piece, fin=at == len(pieces) - 1, rsv=0 if at else 4)
                     for at, piece in enumerate(pieces))
-    with Line() as line:
+    with DeflateLine() as line:
         line.send(ServerDeflate().frames(TEXT, b"g") + wire + build_server_frame(TEXT, b"never seen"))
         line.fails_with(1007, problem)
         assert line.ring.claim(10) == [b"g"]
@@ -419,7 +347,7 @@ def test_a_lost_message_is_noticed_where_context_matters(takeover):
     server = ServerDeflate(takeover=takeover)
     server.compress(b"the quick brown fox jumps over the lazy dog")
     wire = server.frames(TEXT, b"the quick brown fox jumps over the lazy dog")
-    with Line(agreed({"takeover": takeover})) as line:
+    with DeflateLine(agreed({"takeover": takeover})) as line:
         line.send(wire)
         if takeover:
             line.fails_with(1007, CORRUPT)
@@ -434,10 +362,10 @@ def test_a_lost_message_is_noticed_where_context_matters(takeover):
     (b"\xed\xa0\x80", "text message that is not UTF-8"),
 ])
 def test_text_that_is_not_utf_8_is_refused_and_as_binary_it_is_taken(payload, problem, fragment):
-    with Line() as line:
+    with DeflateLine() as line:
         line.send(ServerDeflate().frames(BINARY, payload, fragment))
         assert line.claim(1) == [payload]
-    with Line() as line:
+    with DeflateLine() as line:
         line.send(ServerDeflate().frames(TEXT, payload, fragment))
         line.fails_with(1007, problem)
 
@@ -445,7 +373,7 @@ def test_text_that_is_not_utf_8_is_refused_and_as_binary_it_is_taken(payload, pr
 def test_text_that_is_not_utf_8_is_refused_before_its_end():
     """C43."""
     wire = ServerDeflate().frames(TEXT, bytes(range(97, 123)) * 4 + b"\xff" + random.Random(1).randbytes(1000), 20)
-    with Line() as line:
+    with DeflateLine() as line:
         line.send(wire[:-200])
         line.fails_with(1007, "text message that is not UTF-8")
 
@@ -453,7 +381,7 @@ def test_text_that_is_not_utf_8_is_refused_before_its_end():
 def test_long_characters_may_be_cut_anywhere():
     text = "a€𐍈é" * 200
     for fragment in (1, 2, 3):
-        with Line(slab_bytes=4096) as line:
+        with DeflateLine(slab_bytes=4096) as line:
             line.send(ServerDeflate(level=0).frames(TEXT, text.encode(), fragment))
             assert line.claim(1) == [text.encode()]
 
@@ -478,7 +406,7 @@ NOT_AGREED = "frame with a reserved bit set, and no extension was negotiated"
 def test_a_reserved_bit_where_it_must_not_be_is_refused_with_1002(wire, deflate, problem):
     """C43."""
     for leftover in (b"", wire):
-        with Line(deflate=deflate, leftover=leftover) as line:
+        with DeflateLine(deflate=deflate, leftover=leftover) as line:
             if not leftover:
                 line.peer.sendall(wire)
             line.fails_with(1002, problem)
@@ -490,7 +418,7 @@ def test_pausing_and_resuming_loses_nothing_and_keeps_the_context():
     server = ServerDeflate()
     payloads = [b'{"sequence":%06d}' % at * (at % 7 + 1) for at in range(5000)]
     wire = b"".join(server.frames(TEXT, payload, (None, 5)[at % 50 == 0]) for at, payload in enumerate(payloads))
-    with Line(max_messages=16) as line:
+    with DeflateLine(max_messages=16) as line:
         line.send(wire)
         until(lambda: line.control.paused)
         taken = []
@@ -506,7 +434,7 @@ def test_a_full_pipeline_holds_compressed_bytes_as_they_came_and_goes_on_behind_
     """C44."""
     server = ServerDeflate()
     payloads = [bytes([at]) * 5000 for at in range(30)]
-    with Line(full=True, leftover=server.frames(BINARY, payloads[0])) as line:
+    with DeflateLine(full=True, leftover=server.frames(BINARY, payloads[0])) as line:
         line.peer.sendall(b"".join(server.frames(BINARY, payload) for payload in payloads[1:]))
         until(lambda: line.control.paused)
         assert line.control.counts()["messages"] == 0
@@ -518,7 +446,7 @@ def test_a_full_pipeline_holds_compressed_bytes_as_they_came_and_goes_on_behind_
 def test_after_discarding_begins_nothing_is_inflated_and_control_frames_are_answered(fragment):
     server = ServerDeflate()
     wire = server.frames(TEXT, b"before " * 30, fragment)
-    with Line() as line:
+    with DeflateLine() as line:
         line.send_read(wire[:10])
         line.receiver.discard()
         until(lambda: line.receiver.quiet)
@@ -532,7 +460,7 @@ def test_after_discarding_begins_nothing_is_inflated_and_control_frames_are_answ
 
 def test_a_message_under_way_when_the_peer_goes_is_dropped():
     wire = ServerDeflate().frames(BINARY, bytes(100_000), 50)
-    with Line() as line:
+    with DeflateLine() as line:
         line.send_read(wire[:-1])
         line.peer.close()
         until(lambda: line.notes())

@@ -15,17 +15,15 @@ import time
 
 import pytest
 
+from tests.engine.line import Line
+from tests.tls_pair import contexts, tls_pair
+from tests.waiting import until
 from wsengine.engine import tls
 from wsengine.engine.control import ControlBlock
-from wsengine.engine.receiver import Receiver
-from wsengine.engine.ring import Account, Parker, Ring
 from wsengine.engine.stream import Stream
 from wsengine.errors import EngineError
-from wsengine.testing.wire import BINARY, CLOSE, PING, PONG, ClientFrames, build_server_frame, close_payload
+from wsengine.testing.wire import BINARY, CLOSE, PING, PONG, build_server_frame, close_payload
 
-trustme = pytest.importorskip("trustme", reason="trustme is not installed, which makes the certificates")
-AUTHORITY = trustme.CA()
-CERTIFICATE = AUTHORITY.issue_cert("engine.test")
 VERSIONS = {"TLS 1.2": ssl.TLSVersion.TLSv1_2, "TLS 1.3": ssl.TLSVersion.TLSv1_3}
 
 #: Bytes of a record's payload at the most (RFC 8446 §5.1).
@@ -35,102 +33,19 @@ TOTAL_RENEGOTIATIONS = 12     # of SSL_ctrl(3)
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
 
-def contexts(version=ssl.TLSVersion.TLSv1_3):
-    """Of the client and of the server, both for one version."""
-    ours, theirs = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    AUTHORITY.configure_trust(ours)
-    CERTIFICATE.configure_cert(theirs)
-    for one in (ours, theirs):
-        one.minimum_version = one.maximum_version = version
-    return ours, theirs
+class TLSLine(Line):
+    """A line over TLS. `before`: what the peer sends so early that it waits inside the SSL object at the hand-over."""
 
-
-def connected(version=ssl.TLSVersion.TLSv1_3):
-    """A client's and a server's end after the TLS handshake, the client's non-blocking."""
-    ours, theirs = contexts(version)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        near = socket.create_connection(listener.getsockname())
-        far, _ = listener.accept()
-    box = []
-    thread = threading.Thread(target=lambda: box.append(theirs.wrap_socket(far, server_side=True)))
-    thread.start()
-    client = ours.wrap_socket(near, server_hostname="engine.test")
-    thread.join(10)
-    client.setblocking(False)
-    box[0].settimeout(10)
-    return client, box[0]
-
-
-def until(condition, timeout=10.0):
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true in time"
-        time.sleep(0.0005)
-
-
-class Line:
-    """A reader with one connection over TLS, and the peer at its other end."""
-
-    def __init__(self, version=ssl.TLSVersion.TLSv1_3, *, before=b"", max_messages=2**12, max_bytes=2**26,
-                 slab_bytes=2**18):
-        self.account, self.parker, self.supervisor = Account(max_messages, max_bytes), Parker(), Parker()
-        self.ring = Ring(2**12, self.account, self.parker, slab_bytes=slab_bytes)
-        self.control = ControlBlock()
-        self.receiver = Receiver(self.ring, self.supervisor, Parker())
-        self.ours, self.peer = connected(version)
-        self.frames, self.notes = ClientFrames(), []
+    def __init__(self, version=ssl.TLSVersion.TLSv1_3, *, before=b"", **options):
+        ours, peer = tls_pair(version)
         leftover = b""
-        if before:                               # bytes that wait inside the SSL object at the hand-over
-            self.peer.sendall(before)
-            self.ours.setblocking(True)
-            leftover = self.ours.recv(1)
-            self.ours.setblocking(False)
-            assert self.ours.pending()
-        self.thread = threading.Thread(target=self.receiver.run, name="reader under test")
-        self.thread.start()
-        self.control.begin(1, keepalive=3600, ws_timeout=0, pong_timeout=0, close_timeout=1)
-        self.receiver.add(Stream(self.ours.fileno(), self.control, 0, 1, 8 * 2**20, leftover, tls=self.ours))
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, error, trace):
-        self.receiver.stop()
-        self.thread.join(10)
-        for end in (self.ours, self.peer):
-            end.close()
-        self.receiver.dispose()
-        assert not self.thread.is_alive(), "the reader does not stop"
-
-    def claim(self, count, timeout=20.0):
-        taken, deadline = [], time.monotonic() + timeout
-        while len(taken) < count:
-            taken += self.ring.claim(min(count - len(taken), 256))
-            assert time.monotonic() < deadline, f"{len(taken)} of {count} messages after {timeout} s"
-            if len(taken) < count:
-                self.parker.wait(lambda: self.ring.depth, 0.05)
-        assert self.ring.claim(1) == []
-        return taken
-
-    def ended(self, timeout=10.0):
-        """The note with which the connection ended."""
-        deadline = time.monotonic() + timeout
-        while not any(one.kind == "ended" for one in self.notes):
-            assert time.monotonic() < deadline, "the connection does not end"
-            self.notes += self.receiver.notes()
-            time.sleep(0.001)
-        return next(one for one in self.notes if one.kind == "ended")
-
-    def received(self):
-        """The next frame of the client."""
-        frames = []
-        while not frames:
-            data = self.peer.recv(65536)
-            assert data, "the stream ended"
-            frames = self.frames.feed(data)
-        [frame] = frames
-        assert frame.mask is not None
-        return frame.opcode, frame.payload
+        if before:
+            peer.sendall(before)
+            ours.setblocking(True)
+            leftover = ours.recv(1)
+            ours.setblocking(False)
+            assert ours.pending()
+        super().__init__((ours, peer), leftover=leftover, tls=ours, **options)
 
 
 def message(payload):
@@ -159,7 +74,7 @@ def test_messages_in_records_of_any_size_arrive_whole_and_in_order(version, reco
     longest = 200 if record == 1 else 20_000
     payloads = [chance.randbytes(chance.randint(0, longest)) for _ in range(100)]
     wire = b"".join(map(message, payloads))
-    with Line(VERSIONS[version]) as line:
+    with TLSLine(VERSIONS[version]) as line:
         for at in range(0, len(wire), record):
             line.peer.sendall(wire[at:at + record])
         assert line.claim(len(payloads)) == payloads
@@ -167,7 +82,7 @@ def test_messages_in_records_of_any_size_arrive_whole_and_in_order(version, reco
 
 def test_a_message_larger_than_any_buffer_arrives_whole():
     payload = random.Random(1).randbytes(5 * 2**20)
-    with Line() as line:
+    with TLSLine() as line:
         line.peer.sendall(message(payload) + message(b"behind it"))
         assert line.claim(2) == [payload, b"behind it"]
 
@@ -175,29 +90,26 @@ def test_a_message_larger_than_any_buffer_arrives_whole():
 @pytest.mark.parametrize("version", VERSIONS)
 def test_what_waits_inside_the_ssl_object_at_the_hand_over_is_read_without_waiting_for_more(version):
     payloads = [b"first", b"second" * 100, b"third"]
-    with Line(VERSIONS[version], before=b"".join(map(message, payloads))) as line:
+    with TLSLine(VERSIONS[version], before=b"".join(map(message, payloads))) as line:
         assert line.claim(3) == payloads
 
 
 @pytest.mark.parametrize("size", [0, 125, 70_000])
 def test_a_ping_is_answered_over_tls(size):
     payload = b"p" * min(size, 125)
-    with Line() as line:
+    with TLSLine() as line:
         line.peer.sendall(build_server_frame(PING, payload))
-        assert line.received() == (PONG, payload)
+        assert line.received(1) == [(PONG, payload)]
 
 
 def test_a_full_pipeline_pauses_the_socket_and_loses_nothing_that_was_decrypted(seed):
     payloads = [b"%d" % number for number in range(3000)]
-    with Line(max_messages=16) as line:
+    with TLSLine(max_messages=16) as line:
         sender = threading.Thread(target=line.peer.sendall, args=(b"".join(map(message, payloads)),))
         sender.start()
         until(lambda: line.control.paused)
-        line.peer.settimeout(10)
-        taken = []
-        while len(taken) < len(payloads):
-            taken += line.ring.claim(random.Random(seed).randint(1, 16))
-            line.account.release(line.account.messages, 0)
+        chance, taken = random.Random(seed), []
+        until(lambda: taken.extend(line.ring.claim(chance.randint(1, 16))) or len(taken) >= len(payloads))
         sender.join(10)
         assert taken == payloads
 
@@ -207,17 +119,17 @@ def test_a_full_pipeline_pauses_the_socket_and_loses_nothing_that_was_decrypted(
 
 @pytest.mark.parametrize("answer", [0, 1], ids=["not requested", "requested"])
 def test_a_key_update_in_the_midst_of_a_feed_changes_nothing(answer):
-    with Line() as line:
+    with TLSLine() as line:
         for number in range(50):
             line.peer.sendall(message(b"%d" % number))
             assert libssl("SSL_key_update")(ssl_of(line.peer), answer) == 1
         assert line.claim(50) == [b"%d" % number for number in range(50)]
         line.peer.sendall(build_server_frame(PING, b"new keys"))
-        assert line.received() == (PONG, b"new keys")
+        assert line.received(1) == [(PONG, b"new keys")]
 
 
 def test_a_renegotiation_in_the_midst_of_a_feed_changes_nothing():
-    with Line(ssl.TLSVersion.TLSv1_2) as line:
+    with TLSLine(ssl.TLSVersion.TLSv1_2) as line:
         for number in range(5):
             line.peer.sendall(message(b"%d" % number))
             assert libssl("SSL_renegotiate")(ssl_of(line.peer)) == 1
@@ -232,7 +144,7 @@ def test_a_renegotiation_in_the_midst_of_a_feed_changes_nothing():
         assert libssl("SSL_ctrl")(ssl_of(line.peer), TOTAL_RENEGOTIATIONS, 0, None) == 5
         assert line.claim(5) == [b"%d" % number for number in range(5)]
         line.peer.sendall(build_server_frame(PING, b"new keys"))
-        assert line.received() == (PONG, b"new keys")
+        assert line.received(1) == [(PONG, b"new keys")]
 
 
 # ------------------------------------------------------------------------------------------------------------- how it ends
@@ -240,9 +152,9 @@ def test_a_renegotiation_in_the_midst_of_a_feed_changes_nothing():
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_closing_handshake_ends_with_close_notify_both_ways(version):
-    with Line(VERSIONS[version]) as line:
+    with TLSLine(VERSIONS[version]) as line:
         line.peer.sendall(build_server_frame(CLOSE, close_payload(4000, "enough")))
-        assert line.received() == (CLOSE, close_payload(4000, ""))
+        assert line.received(1) == [(CLOSE, close_payload(4000, ""))]
         assert line.peer.recv(1) == b"", "no close_notify came"
         line.peer.unwrap().close()
         note = line.ended()
@@ -250,7 +162,7 @@ def test_a_closing_handshake_ends_with_close_notify_both_ways(version):
 
 
 def test_a_close_notify_without_a_close_is_an_end_of_stream_though_the_socket_stays_open():
-    with Line() as line:
+    with TLSLine() as line:
         line.peer.sendall(message(b"last"))
         assert libssl("SSL_shutdown")(ssl_of(line.peer)) == 0
         assert line.ended().cause == "eof"
@@ -258,7 +170,7 @@ def test_a_close_notify_without_a_close_is_an_end_of_stream_though_the_socket_st
 
 
 def test_an_end_without_close_notify_is_an_end_of_stream():
-    with Line() as line:
+    with TLSLine() as line:
         line.peer.sendall(message(b"last"))
         socket.socket.shutdown(line.peer, socket.SHUT_WR)
         assert line.ended().cause == "eof"
@@ -266,7 +178,7 @@ def test_an_end_without_close_notify_is_an_end_of_stream():
 
 
 def test_a_reset_behind_the_last_message_keeps_its_error():
-    with Line() as line:
+    with TLSLine() as line:
         line.peer.sendall(message(b"last"))
         assert line.claim(1) == [b"last"]
         with socket.socket(fileno=line.peer.detach()) as raw:
@@ -276,7 +188,7 @@ def test_a_reset_behind_the_last_message_keeps_its_error():
 
 
 def test_bytes_that_are_no_record_end_the_connection_with_what_libssl_says():
-    with Line() as line:
+    with TLSLine() as line:
         line.peer.sendall(message(b"last"))
         with socket.socket(fileno=line.peer.detach()) as raw:
             raw.sendall(b"this is not a TLS record at all, and long enough")
@@ -307,7 +219,7 @@ def test_a_context_that_calls_back_into_python_is_refused(tmp_path):
 
 
 def test_a_socket_that_is_not_what_it_should_be_is_refused_with_a_reason():
-    client, server = connected()
+    client, server = tls_pair()
     try:
         assert tls.check(client) is None
         with socket.socket() as plain:

@@ -130,7 +130,11 @@ def test_thread_sanitizer_sees(tmp_path: Path, seed: int, program: str, header: 
     for path in ENGINE.glob("*.hpp"):
         shutil.copy(path, tmp_path)
     (tmp_path / header).write_text(text.replace(right, wrong))
-    done = run(build(tmp_path, BUILDS["tsan"], tmp_path, program), "--millis", MILLIS, "--seed", seed)
+    built = build(tmp_path, BUILDS["tsan"], tmp_path, program)
+    for number in range(seed, seed + 10):        # a race is seen where the two come close: on a busy machine not in each run
+        done = run(built, "--millis", MILLIS, "--seed", number)
+        if done.returncode:
+            break
     assert "WARNING: ThreadSanitizer: data race" in done.stderr
     assert done.returncode != 0
 

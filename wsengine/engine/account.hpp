@@ -20,7 +20,9 @@ class Account {
   static constexpr unsigned kDoors = 64;
   static constexpr std::uint64_t kDeep = std::uint64_t{1} << 21;  // bytes; of 1/2 to 4 MiB the best in a flood
 
-  Account(std::uint64_t max_messages, std::uint64_t max_bytes) : max_messages_(max_messages), max_bytes_(max_bytes) {
+  // `cost`: bytes that each message counts for beside its payload.
+  Account(std::uint64_t max_messages, std::uint64_t max_bytes, std::uint64_t cost = 0)
+      : max_messages_(max_messages), max_bytes_(max_bytes), cost_(cost) {
     level_.store(0, WS_ORDER(account_init, relaxed));
     starved_.store(0, WS_ORDER(account_init, relaxed));
     resting_.store(0, WS_ORDER(account_init, relaxed));
@@ -47,7 +49,7 @@ class Account {
   // One message is always admitted when none is held, whatever the bytes.
   bool admits() const {
     std::uint64_t now = level();
-    return messages_of(now) == 0 || (messages_of(now) < max_messages_ && bytes_of(now) < max_bytes_);
+    return messages_of(now) == 0 || (messages_of(now) < max_messages_ && weight_of(now) < max_bytes_);
   }
   // How many messages may be pushed at once.
   std::uint64_t room() const {
@@ -66,7 +68,7 @@ class Account {
     if (resting_.load(WS_ORDER(rest_peek, relaxed))) ring_all(resting_);
   }
   bool low(std::uint64_t level) const {
-    return messages_of(level) == 0 || (messages_of(level) <= max_messages_ / 2 && bytes_of(level) <= max_bytes_ / 2);
+    return messages_of(level) == 0 || (messages_of(level) <= max_messages_ / 2 && weight_of(level) <= max_bytes_ / 2);
   }
 
   // A source that was not admitted: true if it may sleep on its bell, false if there is room after all.
@@ -77,10 +79,13 @@ class Account {
   bool starving(unsigned door) const {
     return (starved_.load(WS_ORDER(starve_peek, relaxed)) >> door) & 1;  // a hint; the bell carries the order
   }
+  // Whether a source may be asleep for want of room: a hint.
+  bool starves() const { return starved_.load(WS_ORDER(starve_peek, relaxed)) != 0; }
   std::uint64_t max_messages() const { return max_messages_; }
   std::uint64_t max_bytes() const { return max_bytes_; }
 
  private:
+  std::uint64_t weight_of(std::uint64_t level) const { return bytes_of(level) + messages_of(level) * cost_; }
   void ring_all(Atomic<std::uint64_t>& waiting) {
     std::uint64_t doors = waiting.exchange(0, WS_ORDER(starve_take, acq_rel));  // pairs with starve_set, rest_set
     for (unsigned door = 0; doors; ++door, doors >>= 1) {
@@ -94,6 +99,7 @@ class Account {
   Atomic<std::uint64_t> resting_;                 // the same of sources that rest; they set, releases and consumers take
   alignas(kLine) const std::uint64_t max_messages_;
   const std::uint64_t max_bytes_;
+  const std::uint64_t cost_;
   Atomic<Doorbell*> doors_[kDoors];  // the control plane, at a source's start and end; releases read
 };
 

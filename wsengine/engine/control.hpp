@@ -37,7 +37,8 @@ struct Control {
   std::atomic<std::int64_t> resumed_ns{0};      // the moment reading was begun or resumed
   std::atomic<std::uint32_t> paused{0};         // 1: not reading, for want of room
   std::atomic<std::uint32_t> pong_number{0};    // the newest ping that was answered
-  std::atomic<std::int64_t> round_trip_ns{-1};  // of that one; below 0: none yet
+  std::atomic<std::int64_t> round_trip_ns{-1};  // of the newest answer; below 0: none yet. Also by who takes the
+                                                // reader's notes, for a user's ping: the later store is the newer figure
   std::atomic<std::int64_t> close_due_ns{0};    // when a closing handshake must be over; 0: none goes on
   std::atomic<std::uint64_t> messages{0}, bytes{0}, wire_bytes{0}, frames{0}, discarded{0}, dropped{0}, pauses{0}, pings_heard{0};
 

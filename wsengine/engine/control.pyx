@@ -34,6 +34,10 @@ cdef class ControlBlock:
         cdef int64_t ns = self.c.round_trip_ns.load(memory_order_relaxed)
         return None if ns < 0 else ns / 1e9
 
+    def measured(self, double seconds) -> None:
+        """A ping of the user's has been answered; of the present generation. The thread that takes the reader's notes."""
+        self.c.round_trip_ns.store(<int64_t>(seconds * 1e9), memory_order_relaxed)
+
     @property
     def paused(self) -> bool:
         """Whether the connection is not read at the moment, because the pipeline is full."""

@@ -10,7 +10,7 @@ What is refused, and with which close code, is decided here and nowhere else:
     1009  message above max_size, as soon as its head announces it
 
 Where permessage-deflate was agreed on, the first frame of a message may have RSV1 (RFC 7692 §6). The payload of such a
-message is told as it was sent: what is in it is judged by whoever inflates it (stream).
+message is told as it was sent: what is in it is judged by whoever inflates it (parts).
 """
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdio cimport fputs, stderr

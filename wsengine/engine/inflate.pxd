@@ -1,7 +1,7 @@
 # The design page of inflate: what a server has compressed becomes payloads again (RFC 7692 §7.2.2), one connection's at a time.
 #
 # Belongs here: one DEFLATE stream cut into messages, where it may end, and what is left of it between two of them. Does
-# not: which frames are compressed (frames), where the bytes go and how many there may be (stream), what was agreed on
+# not: which frames are compressed (frames), where the bytes go and how many there may be (parts), what was agreed on
 # with the server (websocket), the way out (deflate). Each Inflater belongs to one thread at a time.
 from libc.stdint cimport uint8_t
 

@@ -1,7 +1,7 @@
 # The design page of intake: from parsed messages to the ring, for all connections of a reader together.
 #
 # Belongs here: the slab being filled, descriptors that are staged and pushed, credit from the account, the wake that
-# follows. Does not: what a message is, and where its bytes came from (stream, frames). An Intake belongs to the thread
+# follows. Does not: what a message is, and where its bytes came from (input, frames). An Intake belongs to the thread
 # that has the lead (lead.hpp).
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libcpp cimport bool as cbool
@@ -32,7 +32,7 @@ cdef struct Intake:            # the reader's, one a ring: its connections share
     MaskKeys keys
     int64_t now                # of the read under way
     int overflow               # an Overflow: what to do where there is no room
-    cbool dropping             # there is none for the message under way, if it becomes complete now
+    cbool short                # there is none: a message that becomes complete now goes by the policy
     uint64_t drops             # messages dropped since the reader told of drops last
     Control** controls         # of its connections, by index; NULL where it has one connection, `sole`
     Control* sole

@@ -18,7 +18,7 @@ cdef bint intake_start(Intake* intake, CRing* ring, CAccount* account, CParker* 
     intake.used = intake.staged = intake.in_place = intake.pushed = 0
     intake.credit = 0
     intake.overflow = 0
-    intake.dropping = False
+    intake.short = False
     intake.drops = 0
     intake.here = NULL
     mask_keys_start(&intake.keys)

@@ -32,14 +32,16 @@ class Lead {
   Lead() {
     state_.store(kHeld, WS_ORDER(lead_init, relaxed));
     turns_.store(0, WS_ORDER(lead_init, relaxed));
+    lent_.store(false, WS_ORDER(lead_init, relaxed));
   }
-  // Before there are threads: what a processor runs, and whether one ever will.
+  // Before there are threads: what a processor runs.
   void set_loop(Loop loop, void* context) {
     loop_ = loop;
     context_ = context;
   }
-  void set_lent(bool lent) { lent_ = lent; }
-  bool lent() const { return lent_; }
+  // Any thread: whether the reader should look for a processor that is idle. A hint: it lends nothing by itself.
+  void set_lent(bool lent) { lent_.store(lent, WS_ORDER(lead_lent, relaxed)); }
+  bool lent() const { return lent_.load(WS_ORDER(lead_lent, relaxed)); }
 
   // A processor: run the loop, which ends by giving the lead up; false if it may not.
   bool run(Parker* parker, std::uint32_t seen, std::int64_t spin_ns) {
@@ -92,7 +94,7 @@ class Lead {
   WaitWord word_;                               // the reader sleeps on it
   Loop loop_ = nullptr;                         // set before there are threads, like the next two
   void* context_ = nullptr;
-  bool lent_ = false;
+  Atomic<bool> lent_;                           // the control plane; the reader reads
 };
 
 }  // namespace wsengine

@@ -6,10 +6,11 @@ from libc.stdint cimport uint32_t
 from wsengine.engine.ring cimport Descriptor, Ring
 
 cdef enum:
-    AHEAD = 64                 # messages claimed at a time
+    AHEAD = 64                 # messages claimed at a time at the most
 
 cdef class Outlet:
     cdef Ring ring
     cdef Descriptor batch[AHEAD]
     cdef void let_go(self) noexcept
+    cdef uint32_t ahead        # messages claimed at a time
     cdef uint32_t at, count    # of those claimed, how many have been handed out, and how many there are

@@ -12,10 +12,15 @@ from wsengine.engine.ring cimport Descriptor, Ring, SlabPool
 
 @cython.no_gc_clear  # the ring must be there until what was claimed of it is let go
 cdef class Outlet:
-    """Takes messages from `ring`. One thread at a time."""
+    """Takes messages from `ring`. One thread at a time.
 
-    def __cinit__(self, Ring ring not None):
+    Args:
+        ahead: messages claimed at a time, 1 to 64.
+    """
+
+    def __cinit__(self, Ring ring not None, *, uint32_t ahead=AHEAD):
         self.ring = ring
+        self.ahead = min(max(ahead, 1), <uint32_t>AHEAD)
 
     def __dealloc__(self):
         while self.at < self.count:
@@ -39,7 +44,7 @@ cdef class Outlet:
         cdef bint text
         if self.at == self.count:
             self.at = 0
-            self.count = self.ring.c.pop(self.batch, AHEAD)
+            self.count = self.ring.c.pop(self.batch, self.ahead)
             if self.count == 0:
                 return None
         one = &self.batch[self.at]

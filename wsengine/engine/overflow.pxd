@@ -8,17 +8,16 @@ from wsengine.engine.stream cimport Wire
 
 cdef enum Overflow:
     OVERFLOW_BLOCK             # the socket is not read until there is room
-    OVERFLOW_DROP_OLDEST       # of the messages that wait in this ring; the newest where all are claimed
+    OVERFLOW_DROP_OLDEST       # of the messages that wait in this ring, which may always hold one
     OVERFLOW_DROP_NEWEST
     OVERFLOW_ERROR             # the connection fails
 
 cdef enum:
     OVERFLOW_CODE = 1008       # of the Close that OVERFLOW_ERROR sends: a policy of ours (RFC 6455 §7.4.1)
-    SHED = 64                  # oldest messages dropped at a time
+    SHED = 64                  # oldest messages dropped at a time at the most
 
 cdef object policy_names       # of Overflow, in its order
 cdef Overflow policy(object name) except *
-# There is no room: do what the policy says to make some. Whether the next message may be staged.
-cdef bint make_room(Intake* intake) noexcept nogil
-# The message that has just become complete is not staged; it keeps its number.
-cdef void drop_newest(Wire* wire, Intake* intake) noexcept nogil
+# A message has just become complete, for which there was no room: do what the policy says. Whether it may be staged; if not,
+# it keeps its number and is counted as dropped, or, where that ends the connection, `wire.discarding` is set.
+cdef bint admit(Wire* wire, Intake* intake) noexcept nogil

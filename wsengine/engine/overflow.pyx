@@ -24,9 +24,9 @@ cdef inline Control* owner(Intake* intake, uint32_t index) noexcept nogil:
 
 
 cdef bint shed(Intake* intake) noexcept nogil:
-    """Drop messages that have waited longest; whether there were any."""
+    """Drop messages that have waited longest, a sixteenth of the bound at the most; whether there were any."""
     cdef Descriptor[SHED] batch
-    cdef uint32_t i, n = intake.ring.pop(batch, SHED)
+    cdef uint32_t i, n = intake.ring.pop(batch, <uint32_t>max(1, min(intake.account.max_messages() // 16, <uint64_t>SHED)))
     for i in range(n):
         Control.add(owner(intake, batch[i].arrival.index).dropped, 1)
         SlabPool.drop(batch[i].arrival.slab, 1)      # of the arrival, too: it is read before
@@ -36,15 +36,30 @@ cdef bint shed(Intake* intake) noexcept nogil:
     return n != 0
 
 
+# Where the ring is empty, all that is held is with the processors, on its way to them, or in the rings of other readers,
+# which are theirs to shed; and yet the newest is to be kept. So one message is admitted above the bound, and the next is
+# not before that has been claimed, as it is found in the ring and shed. This holds only as long as nobody claims more than is
+# taken up: a processor claims when it has nothing in hand, a dispatcher when processors have taken all that it has emitted
+# (`sheds`). Each reader may so be above the bound by one message that waits, whatever the number of its connections.
 cdef bint make_room(Intake* intake) noexcept nogil:
     while not intake.account.admits():
-        if intake.overflow != OVERFLOW_DROP_OLDEST or not shed(intake):
+        if intake.overflow != OVERFLOW_DROP_OLDEST:
             return False
+        if not shed(intake):          # what is held is being handled; the newest is what this policy is chosen for
+            intake.credit = 1
+            return True
     intake.credit = min(intake.account.room(), <uint64_t>CREDIT)
     return intake.credit != 0
 
 
-cdef void drop_newest(Wire* wire, Intake* intake) noexcept nogil:
+cdef bint admit(Wire* wire, Intake* intake) noexcept nogil:
+    if make_room(intake):
+        return True
+    if intake.overflow == OVERFLOW_ERROR:
+        wire.discarding = True        # what still comes is counted so, and this is the first
+        Control.add(wire.control.discarded, 1)
+        return False
     wire.sequence += 1
     intake.drops += 1
     Control.add(wire.control.dropped, 1)
+    return False

@@ -21,6 +21,7 @@ class Parker {
     waking_.store(0, WS_ORDER(parker_init, relaxed));
     foretold_.store(0, WS_ORDER(parker_init, relaxed));
     polling_.store(0, WS_ORDER(parker_init, relaxed));
+    polls_.store(true, WS_ORDER(parker_init, relaxed));
   }
   std::uint32_t prepare() {
     std::uint32_t seen = word_.load();
@@ -54,13 +55,16 @@ class Parker {
   // woken, and no wake is lost: both sides modify `polling_`, so either the notifier finds it set, or the look at the
   // word that the loop begins with happens after the notifier's bump.
   bool wait_in_poll(std::uint32_t seen, std::int64_t spin_ns) {
-    if (!bell_) return false;
+    if (!bell_ || !polls_.load(WS_ORDER(poll_allowed, relaxed))) return false;
     polling_.exchange(1, WS_ORDER(poll_begin, acquire));  // pairs with poll_peek
     const bool led = bell_->lead()->run(this, seen, spin_ns);
     polling_.store(0, WS_ORDER(poll_end, relaxed));  // alone: a ring too many does no harm
     return led;
   }
   void set_bell(Doorbell* bell) { bell_ = bell; }  // before there are threads
+  // Any thread: whether a waiting thread may poll; allowed only while no more than one waits. Who polls already goes on until
+  // it is woken.
+  void allow_polls(bool allowed) { polls_.store(allowed, WS_ORDER(poll_allowed, relaxed)); }
 
   // Wake a thread for work that is about to be published, so that its wake passes meanwhile; then publish, notify() as
   // ever, and fulfil(). Nothing rests on it: whom it wakes too early finds nothing and waits again. As long as it sees
@@ -83,6 +87,7 @@ class Parker {
   Atomic<std::uint32_t> waking_;                  // 1: a woken thread has not arrived yet; both sides
   Atomic<std::uint32_t> foretold_;                // sources between foretell() and fulfil(); those sources
   Atomic<std::uint32_t> polling_;                 // 1: a waiting thread is, or will be, in a poll; that thread
+  Atomic<bool> polls_;                            // whether one may; the control plane
   Doorbell* bell_ = nullptr;                      // of that poll; set before there are threads
 };
 

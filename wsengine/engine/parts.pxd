@@ -9,6 +9,10 @@ from wsengine.engine.intake cimport STAGED, Intake, describe, flush
 from wsengine.engine.ring cimport Arrival, Slab
 from wsengine.engine.stream cimport Wire
 
+cdef enum:
+    DEFLATED = 8               # how many times its size a compressed message is given to begin with
+    GROWTH = 1048576           # a message announced above this is given memory as it arrives, not as it is announced
+
 cdef enum Took:
     TOOK
     TOOK_FULL                  # a message took memory, and the account admits no more

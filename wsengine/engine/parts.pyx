@@ -10,9 +10,9 @@ from wsengine.engine.frames cimport OP_TEXT, Parsed, parser_fail
 from wsengine.engine.inflate cimport (INFLATE_CORRUPT, INFLATE_FULL, INFLATE_MEMORY, INFLATE_UNFINISHED, Inflating,
                                       inflate_piece)
 from wsengine.engine.intake cimport Intake, flush, room_in_slab
-from wsengine.engine.overflow cimport OVERFLOW_BLOCK, drop_newest
+from wsengine.engine.overflow cimport OVERFLOW_BLOCK, admit
 from wsengine.engine.ring cimport Arrival, Slab, SlabPool
-from wsengine.engine.stream cimport DEFLATED, GROWTH, Wire
+from wsengine.engine.stream cimport Wire
 from wsengine.engine.utf8 cimport utf8_feed
 
 
@@ -69,9 +69,8 @@ cdef void deliver_part(Wire* wire, Intake* intake, uint8_t opcode) noexcept nogi
     if wire.skips_left and skip(wire):
         drop_part(wire)
         return
-    if intake.dropping:
+    if intake.short and not admit(wire, intake):
         drop_part(wire)
-        drop_newest(wire, intake)
         return
     begin_arrival(wire, intake, wire.part_arrival, wire.part_slab)
     stage(wire, intake, wire.part_arrival, wire.part, wire.part_size, opcode)

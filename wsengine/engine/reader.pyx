@@ -17,13 +17,13 @@ from libc.string cimport memcpy
 from libcpp.atomic cimport memory_order_acquire, memory_order_relaxed, memory_order_release
 from wsengine.engine.control cimport ASK_CLOSE, ASK_IDLE, ASK_PONG, Control
 from wsengine.engine.frames cimport Parsed
+from wsengine.engine.input cimport READ_END, READ_FULL, READ_MORE, Reading, wire_feed, wire_read
 from wsengine.engine.intake cimport Intake, intake_settle
 from wsengine.engine.output cimport output_waits
 from wsengine.engine.ring cimport CParker, monotonic_ns
 from wsengine.engine.stream cimport (CAUSE_IDLE, CAUSE_MEMORY, CAUSE_PONG, CAUSE_RELEASED, PHASE_CLOSING, PHASE_ENDING,
-                                     PHASE_FAILING, PHASE_OPEN, READ_END, READ_FULL, READ_MORE, Reading, Wire, wire_blame,
-                                     wire_close, wire_farewell, wire_feed, wire_finish, wire_free, wire_leave, wire_read,
-                                     wire_write)
+                                     PHASE_FAILING, PHASE_OPEN, Wire, wire_blame, wire_close, wire_farewell, wire_finish,
+                                     wire_free, wire_leave, wire_write)
 
 
 # --------------------------------------------------------------------------------------------------------------- notes
@@ -101,7 +101,7 @@ cdef void set_interest(Reader* reader, Wire* wire, bint write) noexcept nogil:
     cdef bint read = not wire.starved
     if wire.tls != NULL:
         read = read or (write and wire.tls.write_wants_read)
-        write = write and not wire.tls.write_wants_read or wire.tls.read_wants_write
+        write = write and not wire.tls.write_wants_read or wire.tls.read_wants_write and not wire.starved
     if wire.polled and read == wire.reading and write == wire.writing:
         return
     if not read and not write:

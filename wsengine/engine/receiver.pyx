@@ -19,7 +19,7 @@ from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from wsengine.engine.control cimport Control, ControlBlock
 from wsengine.engine.intake cimport Intake, intake_start, intake_stop
-from wsengine.engine.overflow cimport policy
+from wsengine.engine.overflow cimport OVERFLOW_DROP_OLDEST, policy
 from wsengine.engine.reader cimport (KIND_PING, KIND_PONG, ORDER_ADD, ORDER_CLOSE, ORDER_DISCARD, ORDER_RELEASE, ORDER_STOP,
                                      CNote, Command, CommandBox, NoteBox, Order, Poller, Reader, free_command, note_control,
                                      patience, take_round)
@@ -194,6 +194,8 @@ cdef class Receiver:
         self.reader.intake.controls = <Control**>calloc(len(self.places) + 1, sizeof(Control*))
         if self.reader.intake.controls == NULL:
             raise MemoryError()
+        if not self.places and self.reader.intake.overflow == OVERFLOW_DROP_OLDEST:
+            raise ConfigurationError("controls", controls, "give the blocks of the connections whose messages may be dropped")
         for i, block in enumerate(self.places):
             self.reader.intake.controls[<int>i] = block.c
 

@@ -46,6 +46,7 @@ cdef extern from "parker.hpp" namespace "wsengine" nogil:
         void wait(uint32_t seen, int64_t ns)
         cbool wait_in_poll(uint32_t seen, int64_t spin_ns)
         void set_bell(CDoorbell* bell)
+        void allow_polls(cbool allowed)
         void arrive()
         cbool notify()
         void notify_all()
@@ -56,7 +57,7 @@ cdef extern from "parker.hpp" namespace "wsengine" nogil:
 
 cdef extern from "account.hpp" namespace "wsengine" nogil:
     cppclass CAccount "wsengine::Account":
-        CAccount(uint64_t max_messages, uint64_t max_bytes) except +
+        CAccount(uint64_t max_messages, uint64_t max_bytes, uint64_t cost) except +
         @staticmethod
         uint64_t messages_of(uint64_t level)
         @staticmethod
@@ -73,6 +74,7 @@ cdef extern from "account.hpp" namespace "wsengine" nogil:
         cbool low(uint64_t level)
         cbool starve(unsigned door)
         cbool starving(unsigned door)
+        cbool starves()
         uint64_t max_messages()
         uint64_t max_bytes()
 

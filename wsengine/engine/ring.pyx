@@ -60,14 +60,15 @@ cdef class Account:
     Args:
         max_messages: 1 to 2**23.
         max_bytes: 1 to 2**39.
+        cost: bytes that each message counts for beside its payload, where it will be an object for long.
     """
 
-    def __cinit__(self, uint64_t max_messages, uint64_t max_bytes):
+    def __cinit__(self, uint64_t max_messages, uint64_t max_bytes, uint64_t cost=0):
         if not 1 <= max_messages <= 2**23:
             raise ConfigurationError("max_queue", max_messages, "give a whole number from 1 to 8388608")
         if not 1 <= max_bytes <= 2**39:
             raise ConfigurationError("max_queue_bytes", max_bytes, "give a number of bytes from 1 to 549755813888")
-        self.c = new CAccount(max_messages, max_bytes)
+        self.c = new CAccount(max_messages, max_bytes, cost)
         self.doors = 0
 
     def __dealloc__(self):

@@ -12,4 +12,5 @@ cdef class Sender:
     cdef object owners         # keeps control and bell alive
     cdef object receiver
     cdef uint64_t limit        # bytes that may wait when another frame is put out
-    cdef MaskKeys keys         # whoever sends; one at a time
+    cdef MaskKeys keys         # whoever sends messages; one at a time
+    cdef MaskKeys control_keys # whoever pings; one at a time

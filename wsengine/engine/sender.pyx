@@ -1,11 +1,11 @@
 """Sending from any thread: a frame is masked by whoever sends it, bounded, and left for the reader, which is rung.
 
-One thread at a time sends on a connection, which is the caller's to see to: it holds a lock over all frames of a message.
+One thread at a time sends messages on a connection, and one pings, which is the caller's to see to.
 """
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libcpp.atomic cimport memory_order_relaxed
 from wsengine.engine.control cimport ControlBlock
-from wsengine.engine.frames cimport build, frame_size, mask_keys_start, next_key
+from wsengine.engine.frames cimport OP_CLOSE, build, frame_size, mask_keys_start, next_key
 from wsengine.engine.output cimport OutFrame
 from wsengine.engine.receiver cimport Receiver
 
@@ -28,6 +28,7 @@ cdef class Sender:
         self.control = control.c
         self.limit = limit
         mask_keys_start(&self.keys)
+        mask_keys_start(&self.control_keys)
 
     @property
     def queued(self) -> int:
@@ -75,7 +76,7 @@ cdef class Sender:
         cdef Receiver receiver = <Receiver>self.receiver
         if frame == NULL:
             raise MemoryError()
-        key = next_key(&self.keys)
+        key = next_key(&self.control_keys if opcode >= OP_CLOSE else &self.keys)
         if size < LARGE:
             build(frame.data(), <uint8_t>opcode | (0x40 if compressed else 0), fin, data, size, key)
         else:

@@ -1,14 +1,14 @@
-# The design page of stream: one connection's bytes, from its socket to the ring.
+# The design page of stream: one connection of a reader.
 #
-# Belongs here: non-blocking reads, buffers, what each parsed step does to the connection. Does not: when to read or write
-# (reader), how messages come into the ring (intake), what goes out and in which order (output), the wire format (frames),
-# who decides to connect (websocket). After registration all of a Wire belongs to the thread that has the lead (lead.hpp);
-# what others may touch is its Control.
+# Belongs here: what a connection is, how it begins and ends, what control frames and failures do to it, and that it writes.
+# Does not: what it receives (input), what goes out and in which order (output), when it reads or writes (reader), who decides
+# to connect (websocket). After registration all of a Wire belongs to the thread that has the lead (lead.hpp); what others may
+# touch is its Control.
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libcpp cimport bool as cbool
 from libcpp.atomic cimport atomic
 from wsengine.engine.control cimport Control
-from wsengine.engine.frames cimport MaskKeys, Parser
+from wsengine.engine.frames cimport MaskKeys, Parsed, Parser
 from wsengine.engine.inflate cimport Inflater
 from wsengine.engine.intake cimport Intake
 from wsengine.engine.output cimport Output
@@ -16,12 +16,7 @@ from wsengine.engine.ring cimport Arrival, Slab
 from wsengine.engine.tls cimport Tls
 
 cdef enum:
-    GATHER = 2048              # messages pushed before a processor is notified, while the socket has more to read at once
-    READS = 4                  # reads of one connection in a row, so that the others get their turn
-    DIRECT = 16384             # payload bytes still to come from which on they are read straight into the message
-    DEFLATED = 8               # how many times its size a compressed message is given to begin with
     FAREWELL_NS = 50000000     # how long a failing connection stays open for answers to what came before
-    GROWTH = 1048576           # a message announced above this is given memory as it arrives, not as it is announced
 
 cdef enum Phase:
     PHASE_OPEN                 # frames both ways
@@ -42,12 +37,6 @@ cdef enum Cause:               # why a connection ended; the first one found sta
     CAUSE_MEMORY               # no memory for a message
     CAUSE_TLS                  # the peer broke TLS: problem
     CAUSE_OVERFLOW             # there was no room, and the policy is to fail
-
-cdef enum Reading:             # what became of an attempt to read
-    READ_DRY                   # the socket has nothing more
-    READ_MORE                  # there may be more: come again
-    READ_FULL                  # no room in the pipeline
-    READ_END                   # the stream has ended or failed
 
 cdef struct Wire:
     int fd
@@ -94,14 +83,20 @@ cdef struct Wire:
 cdef Wire* wire_new(int fd, uint32_t index, uint32_t epoch, Control* control, uint64_t max_size) noexcept nogil
 cdef void wire_free(Wire* wire) noexcept nogil
 
-cdef Reading wire_read(Wire* wire, Intake* intake) noexcept nogil
-cdef bint wire_feed(Wire* wire, Intake* intake, const uint8_t* data, size_t size) noexcept nogil
 cdef bint wire_write(Wire* wire) noexcept nogil      # True: something waits for the socket to take it
 cdef void wire_farewell(Wire* wire, MaskKeys* keys) noexcept nogil   # the Close of a failing connection
 cdef void wire_leave(Wire* wire) noexcept nogil
 cdef void wire_close(Wire* wire, MaskKeys* keys, uint16_t code, const uint8_t* reason, size_t size) noexcept nogil
 cdef void wire_finish(Wire* wire, MaskKeys* keys, uint16_t code, const uint8_t* reason, size_t size) noexcept nogil
 cdef void wire_blame(Wire* wire, Cause cause, uint16_t code, int error, const uint8_t* text, size_t size) noexcept nogil
+
+
+# What happened to it, found by whoever parses (input); each lets its message in progress go, and begins its end.
+cdef void on_close(Wire* wire, Intake* intake, const Parsed* parsed) noexcept nogil      # the peer's Close
+cdef void on_failure(Wire* wire, Intake* intake, const Parsed* parsed) noexcept nogil    # the peer broke the protocol
+cdef void on_overflow(Wire* wire, Intake* intake) noexcept nogil
+cdef void on_no_memory(Wire* wire, Intake* intake) noexcept nogil
+cdef void on_pong(Wire* wire, Intake* intake, const Parsed* parsed) noexcept nogil       # nothing ends
 
 
 cdef class Stream:

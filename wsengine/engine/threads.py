@@ -21,7 +21,7 @@ from wsengine.errors import ForkedProcessError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Stoppable", "at_exit", "check_fork", "exiting", "spawn"]
+__all__ = ["Stoppable", "at_exit", "check_fork", "exiting", "spawn", "unstarted"]
 
 
 class Stoppable(Protocol):
@@ -37,6 +37,13 @@ _exiting = threading.Event()
 
 def spawn(name: str, body: Callable[[], None]) -> threading.Thread:
     """Start a non-daemon thread with an OS name; it takes no signals. Names are `wsengine:<pipeline>:<part>`."""
+    thread = unstarted(name, body)
+    thread.start()
+    return thread
+
+
+def unstarted(name: str, body: Callable[[], None]) -> threading.Thread:
+    """The same, for `start` to be called: who has the thread before it runs keeps it whatever a signal's handler raises."""
 
     def run() -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
@@ -45,15 +52,18 @@ def spawn(name: str, body: Callable[[], None]) -> threading.Thread:
 
     thread = threading.Thread(target=run, name=name, daemon=False)
     _spawned.add(thread)
-    thread.start()
     return thread
+
+
+#: Threads for whose end a stop waits.
+_PARTS = re.compile(r"(processor|producer)_\d+(:|$)|batch(er|_processor)_|dispatcher$|monitor$|watch$")
 
 
 def within(pipeline: str) -> bool:
     """Whether the caller runs in a thread of the pipeline of that name, for whose end a stop waits."""
     caller = threading.current_thread()
     part = caller.name.removeprefix(f"wsengine:{pipeline}:")  # one of its threads, not of a pipeline "name:more"
-    return caller in _spawned and re.match(r"(processor|producer)_\d+(:|$)|dispatcher$|monitor$|watch$", part) is not None
+    return caller in _spawned and _PARTS.match(part) is not None
 
 
 def _name_for_the_system(name: str) -> None:

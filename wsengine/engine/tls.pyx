@@ -37,7 +37,14 @@ cdef extern from *:
       int (*get_error)(const void* ssl, int result);
       int (*get_fd)(const void* ssl);
       const char* (*get_version)(const void* ssl);
-      void (*set_read_ahead)(void* ssl, int yes);
+      void* (*get_rbio)(const void* ssl);
+      void (*set0_rbio)(void* ssl, void* bio);
+      const void* (*f_buffer)(void);
+      void* (*bio_new)(const void* method);
+      void* (*bio_push)(void* bio, void* below);
+      int (*bio_up_ref)(void* bio);
+      long (*bio_int_ctrl)(void* bio, int what, long value, int of);
+      int (*bio_free)(void* bio);
       int (*shutdown)(void* ssl);
       void (*clear_errors)(void);
       unsigned long (*last_error)(void);
@@ -60,7 +67,14 @@ cdef extern from *:
         int (*get_error)(const void* ssl, int result) noexcept nogil
         int (*get_fd)(const void* ssl) noexcept nogil
         const char* (*get_version)(const void* ssl) noexcept nogil
-        void (*set_read_ahead)(void* ssl, int yes) noexcept nogil
+        void* (*get_rbio)(const void* ssl) noexcept nogil
+        void (*set0_rbio)(void* ssl, void* bio) noexcept nogil
+        const void* (*f_buffer)() noexcept nogil
+        void* (*bio_new)(const void* method) noexcept nogil
+        void* (*bio_push)(void* bio, void* below) noexcept nogil
+        int (*bio_up_ref)(void* bio) noexcept nogil
+        long (*bio_int_ctrl)(void* bio, int what, long value, int of) noexcept nogil
+        int (*bio_free)(void* bio) noexcept nogil
         int (*shutdown)(void* ssl) noexcept nogil
         void (*clear_errors)() noexcept nogil
         unsigned long (*last_error)() noexcept nogil
@@ -75,6 +89,7 @@ cdef enum:                     # what SSL_get_error answers, the same in every O
     WANT_WRITE = 3
     SYSCALL = 5
     ZERO_RETURN = 6
+    SET_BUFFER_SIZE = 117      # BIO_C_SET_BUFF_SIZE (openssl/bio.h), the same since 0.9, too
     REASON = 0x7FFFFF          # the part of an error that says what
     UNEXPECTED_EOF = 294       # OpenSSL 3: the stream ended without a close_notify
 
@@ -107,7 +122,14 @@ cdef object load():
         and ws_find(library, b"SSL_get_error", <void**>&libssl.get_error)
         and ws_find(library, b"SSL_get_fd", <void**>&libssl.get_fd)
         and ws_find(library, b"SSL_get_version", <void**>&libssl.get_version)
-        and ws_find(library, b"SSL_set_read_ahead", <void**>&libssl.set_read_ahead)
+        and ws_find(library, b"SSL_get_rbio", <void**>&libssl.get_rbio)
+        and ws_find(library, b"SSL_set0_rbio", <void**>&libssl.set0_rbio)
+        and ws_find(library, b"BIO_f_buffer", <void**>&libssl.f_buffer)
+        and ws_find(library, b"BIO_new", <void**>&libssl.bio_new)
+        and ws_find(library, b"BIO_push", <void**>&libssl.bio_push)
+        and ws_find(library, b"BIO_up_ref", <void**>&libssl.bio_up_ref)
+        and ws_find(library, b"BIO_int_ctrl", <void**>&libssl.bio_int_ctrl)
+        and ws_find(library, b"BIO_free", <void**>&libssl.bio_free)
         and ws_find(library, b"SSL_shutdown", <void**>&libssl.shutdown)
         and ws_find(library, b"ERR_clear_error", <void**>&libssl.clear_errors)
         and ws_find(library, b"ERR_peek_last_error", <void**>&libssl.last_error)
@@ -173,8 +195,25 @@ cdef Tls* tls_new(object sock) except NULL:
     if tls == NULL:
         raise MemoryError()
     tls.ssl = (<Head*><void*>sock._sslobj).ssl
-    libssl.set_read_ahead(tls.ssl, 1)   # many records a system call; now, as bytes read ahead are lost to a handshake
+    if not read_by_the_buffer(tls.ssl):
+        free(tls)
+        raise MemoryError()
     return tls
+
+
+cdef bint read_by_the_buffer(void* ssl) noexcept nogil:
+    """Put a buffer between the SSL object and its socket, so that a system call reads many records. (SSL_set_read_ahead does
+    that, too, and for each record moves all that lies behind it to the front: a tenth of a flood's time.) False: no memory."""
+    cdef void* below = libssl.get_rbio(ssl)
+    cdef void* buffer = libssl.bio_new(libssl.f_buffer())
+    if buffer == NULL:
+        return False
+    if libssl.bio_int_ctrl(buffer, SET_BUFFER_SIZE, READ_BUFFER, 0) <= 0:
+        libssl.bio_free(buffer)
+        return False
+    libssl.bio_up_ref(below)          # for the buffer; the one that reading had is given back below
+    libssl.set0_rbio(ssl, libssl.bio_push(buffer, below))
+    return True
 
 
 cdef void tls_free(Tls* tls) noexcept nogil:
