@@ -17,7 +17,7 @@ import pytest
 from wsengine.engine.tls import why_not
 
 ROOT = Path(__file__).resolve().parents[2]
-#: As in compliance/server.py, which is no package that tests could import.
+#: As in compliance/server.py, which cannot be imported without trustme.
 ENVIRONMENT = Path(os.environ.get("WSENGINE_AUTOBAHN", ROOT / "compliance" / ".venv27"))
 
 pytestmark = [

@@ -194,8 +194,9 @@ SECURE = ["a frame of 2**62 bytes is announced", "the response head drips, a byt
           "a Close, and then neither an end nor a read", "reset in the 101", "cut in the 101", "reset in on_upgrade",
           "reset in the first frame", "cut in the first frame", "cut between fragments", "reset in Close",
           "empty fragments, 300,000 of them"]
-ALL = [pytest.param(case, name, False, id=name) for name, case in {**CASES, **(DEFLATED if HAVE_ZLIB else {})}.items()]
-ALL += [pytest.param(CASES[name], name, True, id=f"{name}, TLS") for name in SECURE]
+PATHS = {"": None, "TLS": "A", "TLS path B": "B"}
+ALL = [pytest.param(case, name, "", id=name) for name, case in {**CASES, **(DEFLATED if HAVE_ZLIB else {})}.items()]
+ALL += [pytest.param(CASES[name], name, link, id=f"{name}, {link}") for link in ("TLS", "TLS path B") for name in SECURE]
 
 
 class Rss:
@@ -225,7 +226,7 @@ class Rss:
 
 def row(name, secure, end, seconds, off, rss, bound=GROWTH):
     """Print a line of docs/hostile.md."""
-    print(f"| {name}{', TLS' if secure else ''} | {end} | {'' if seconds is None else f'{seconds:.2f} s'} | "
+    print(f"| {name}{secure and ', '}{secure} | {end} | {'' if seconds is None else f'{seconds:.2f} s'} | "
           f"{'' if off is None else f'{off:+.2f} s'} | {rss.growth / MIB:.1f} of {bound / MIB:.0f} MiB |")
 
 
@@ -285,22 +286,30 @@ def check_ends(seen, case):
 
 
 @pytest.fixture
-def context(certificates):
-    if reason := engine_tls.why_not(ssl.create_default_context()):
-        pytest.skip(f"no path A here: {reason}")
-    return certificates.context()
+def context(certificates, monkeypatch):
+    """A client's context, which goes over the path that is asked for: context("TLS"), context("TLS path B")."""
+
+    def over(secure):
+        if secure == "TLS path B":
+            monkeypatch.setenv(engine_tls.FORCED, "B")
+        elif reason := engine_tls.why_not(ssl.create_default_context()):
+            pytest.skip(f"no path A here: {reason}")
+        return certificates.context()
+
+    return over
 
 
 @pytest.mark.parametrize(("case", "name", "secure"), ALL)
-def test_memory_is_bounded_the_end_is_told_once_and_the_next_attempt_comes(case, name, secure, certificates, request):
+def test_memory_is_bounded_the_end_is_told_once_and_the_next_attempt_comes(case, name, secure, certificates, context):
     options = dict(case.options)
     if secure:
-        options["ssl"] = request.getfixturevalue("context")
+        options["ssl"] = context(secure)
     warm(certificates, secure)
     with ScriptedServer([case.script, GOOD], tls=certificates.server() if secure else None) as server:
         bounds = {"max_queue_bytes": max(8 * MIB, options.get("max_size", 0))}
         with capture(*CONNECTION) as seen, Rss() as rss, Counting(producer(server.url, **options), **bounds) as pipeline:
             last = pipeline.wait(max(case.before, 0) + 1, 30)[-1]
+            assert pipeline._wsengine_producers[0].connections[0].tls_path == PATHS[secure]
             assert (last.epoch, last.data) == (2, b"good")
             told_why = case.kind == "failure" and case.code is not None
             records = server.wait_ended(1) if told_why else server.connections
@@ -319,10 +328,10 @@ def test_memory_is_bounded_the_end_is_told_once_and_the_next_attempt_comes(case,
         assert pipeline.bytes == 0
 
 
-@pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
-def test_a_flood_of_pings_from_a_server_that_does_not_read_keeps_a_bounded_number_of_pongs(secure, certificates, request):
+@pytest.mark.parametrize("secure", ["", "TLS", "TLS path B"], ids=["plain", "TLS", "TLS path B"])
+def test_a_flood_of_pings_from_a_server_that_does_not_read_keeps_a_bounded_number_of_pongs(secure, certificates, context):
     """100,000 pings of 125 bytes: the pongs would be 13 MB. What is not sent is replaced by newer ones (RFC 6455 §5.5.3)."""
-    options = {"ssl": request.getfixturevalue("context")} if secure else {}
+    options = {"ssl": context(secure)} if secure else {}
     warm(certificates, secure)
     flood = b"".join(build_server_frame(PING, b"%0125d" % number) for number in range(100_000))
     script = [steps.accept(), steps.send(flood), steps.text("behind"), steps.serve(0.5), steps.cut()]
@@ -343,9 +352,9 @@ def test_a_flood_of_pings_from_a_server_that_does_not_read_keeps_a_bounded_numbe
     assert len([one for one in seen.events if one.event in ENDS]) == 1
 
 
-@pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
-def test_a_server_that_accepts_and_never_reads_costs_a_sender_its_time_out_and_no_more(secure, certificates, request):
-    options = {"ssl": request.getfixturevalue("context")} if secure else {}
+@pytest.mark.parametrize("secure", ["", "TLS", "TLS path B"], ids=["plain", "TLS", "TLS path B"])
+def test_a_server_that_accepts_and_never_reads_costs_a_sender_its_time_out_and_no_more(secure, certificates, context):
+    options = {"ssl": context(secure)} if secure else {}
     warm(certificates, secure)
     message, timeouts = bytes(64 * 1024), []
     script = [steps.accept(), steps.text("open"), steps.stall()]
@@ -462,7 +471,7 @@ def test_an_end_before_or_in_the_tls_handshake_is_one_failure_an_attempt_and_the
     failures = seen.of(FAILURE)
     gaps = [b - a for a, b in zip(server.accepted, server.accepted[1:], strict=False)]
     taken = failures[0].measurements["duration"]
-    row(how, True, f"3 failures: {type(failures[0].metadata['reason']).__name__}", taken, gaps[0] - taken - DELAY, rss)
+    row(how, "TLS", f"3 failures: {type(failures[0].metadata['reason']).__name__}", taken, gaps[0] - taken - DELAY, rss)
     assert {one.event for one in seen.events} == {FAILURE}
     assert [one.measurements["delay"] for one in failures] == [DELAY, 2 * DELAY, None]
     assert [one.metadata["epoch"] for one in failures] == [1, 2, 3]
@@ -482,7 +491,7 @@ def test_a_listener_that_never_accepts_costs_open_timeout_and_no_more(certificat
         pipeline.start()
         assert pipeline.join(30) is not None
     failures = seen.of(FAILURE)
-    row("never accepts", False, "2 failures: TimeoutError", failures[0].measurements["duration"], None, rss)
+    row("never accepts", "", "2 failures: TimeoutError", failures[0].measurements["duration"], None, rss)
     assert [one.measurements["delay"] for one in failures] == [DELAY, None]
     assert all(isinstance(one.metadata["reason"], TimeoutError) for one in failures)
     assert {one.event for one in seen.events} == {FAILURE}

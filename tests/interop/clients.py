@@ -1,7 +1,7 @@
 """The clients that can be run against the servers: both faces of this package, and one of another for comparison.
 
-conftest.py loads this file. The tests use what a client opens in a `with` statement, by the names of `websockets`:
-`recv(timeout=)`, `send`, `ping`, `close`, `response` and so on.
+The tests use what a client opens in a `with` statement, by the names of `websockets`: `recv(timeout=)`, `send`, `ping`,
+`close`, `response` and so on.
 """
 
 from __future__ import annotations

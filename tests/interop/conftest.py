@@ -35,6 +35,7 @@ import pytest
 import trustme
 
 import wsengine
+from tests.interop import clients
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -58,16 +59,6 @@ FRAGMENTING = ("websockets", "ws", "nginx")
 PATIENCE = 60.0
 #: Bytes of a message at most, on the client's side.
 MAX_SIZE = 32 << 20
-
-
-def load_client(name: str) -> Any:
-    """A client of clients.py, loaded by its place, because folders of tests are no packages here."""
-    specification = importlib.util.spec_from_file_location("interop_clients", Path(__file__).with_name("clients.py"))
-    assert specification is not None
-    assert specification.loader is not None
-    clients = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(clients)
-    return clients.client(name)
 
 
 class Peer:
@@ -225,7 +216,7 @@ def open_link(parameter: tuple[str, str, bool], peers: Peers) -> Link:
     """The link of one parameter; its server is started before."""
     name, tls, deflate = parameter
     peer = peers.get(name)
-    client = load_client(os.environ.get(CLIENT_VARIABLE, "wsengine" if hasattr(wsengine, "connect") else "pipeline"))
+    client = clients.client(os.environ.get(CLIENT_VARIABLE, "wsengine" if hasattr(wsengine, "connect") else "pipeline"))
     options: dict[str, Any] = {"max_size": MAX_SIZE, "compression": "deflate" if deflate else None, client.keepalive: None,
                                **client.options}
     scheme, port = ("ws", peer.ports["plain"]) if tls == "plain" else ("wss", peer.ports["tls"])

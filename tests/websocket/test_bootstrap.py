@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import ssl
+import gc
 import struct
 import threading
 import time
@@ -23,8 +23,7 @@ from wsengine import (
     WebSocketProducer,
     telemetry,
 )
-from wsengine.engine import tls as engine_tls
-from wsengine.testing import Collector, ScriptedServer, build_server_frame, capture, steps
+from wsengine.testing import Collector, Feed, ScriptedServer, build_server_frame, capture, steps
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -49,10 +48,10 @@ def data_of(record):
     return [(frame.opcode, frame.payload) for frame in record.frames if frame.opcode < CLOSE]
 
 
-def failed_attempt(script, hook, **options):
+def failed_attempt(script, hook, pipeline=None, **options):
     """Run one attempt that fails; the failure event's reason, and the server's record of it."""
     with ScriptedServer([script]) as server, capture(*EVENTS) as seen:
-        pipeline = Collector(producer(server.url, hook, retry=Backoff(0.02, max_retries=0), **options))
+        pipeline = Collector(producer(server.url, hook, retry=Backoff(0.02, max_retries=0), **options), **(pipeline or {}))
         pipeline.start()
         result = pipeline.join(15)
         assert result is not None, "the pipeline did not end"
@@ -193,13 +192,8 @@ def test_c20_nothing_that_arrives_during_the_bootstrap_is_lost_doubled_or_out_of
     assert [frame.payload for frame in record.frames if frame.opcode == PONG] == [b"?"], "answered once"
 
 
-@pytest.mark.parametrize("path", ["A", "B"])
-def test_a_bootstrap_over_tls_hands_everything_on(path, certificates, monkeypatch):
+def test_a_bootstrap_over_tls_hands_everything_on(path, certificates):
     """What TLS has decrypted and the hook has not asked for travels with the connection."""
-    if path == "B":
-        monkeypatch.setenv(engine_tls.FORCED, "B")
-    elif reason := engine_tls.why_not(ssl.create_default_context()):
-        pytest.skip(f"no path A here: {reason}")
     payloads = [b"%d" % number * 300 for number in range(300)]
     wire = b"".join(text(payload) for payload in [*payloads[:5], b"ack", *payloads[5:]])
 
@@ -263,6 +257,59 @@ def test_a_wait_of_the_hook_may_time_out_and_the_hook_go_on():
     with ScriptedServer([script]) as server, Collector(producer(server.url, hook)) as pipeline:
         assert [m.data for m in pipeline.wait(1)] == [b"data"]
     assert tried == ["no such message within 0.05 s"]
+
+
+def test_a_wait_of_the_hook_may_time_out_on_a_feed_that_never_pauses_and_all_of_it_goes_on_in_order():
+    told = []
+
+    def hook(upgrade):
+        # slower than the feed, so that there is always something to read
+        with pytest.raises(TimeoutError, match=r"within 0\.2 s"):
+            upgrade.wait_for(lambda payload: time.sleep(0.001), timeout=0.2)
+        told.append(upgrade.recv())
+
+    with Feed.trades(size=1000) as feed:
+        with Collector(producer(feed.url, hook, open_timeout=5), max_queue_bytes=2**30) as pipeline:
+            messages = list(pipeline.wait(5000, 30))
+    assert len(told) == 1
+    assert [m.seq for m in messages] == list(range(1, len(messages) + 1))
+
+
+def test_a_wait_of_no_time_looks_at_what_has_arrived():
+    def hook(upgrade):
+        until = time.monotonic() + 20
+        while time.monotonic() < until:
+            try:
+                found.append(upgrade.wait_for(lambda payload: payload == b"ack", timeout=0))
+                return
+            except TimeoutError:
+                time.sleep(0.01)
+
+    found = []
+    with ScriptedServer([[steps.accept(), steps.text("data"), steps.wait(0.1), steps.text("ack"), SERVE]]) as server:
+        with Collector(producer(server.url, hook, open_timeout=30)) as pipeline:
+            assert [m.data for m in pipeline.wait(1)] == [b"data"]
+    assert found == [b"ack"]
+
+
+def test_taking_many_messages_does_not_look_at_those_taken_before():
+    """Told by what it looks at, not by the time that it takes."""
+    looks = []
+
+    class Watched(list):
+        def __getitem__(self, at):
+            looks.extend(range(*at.indices(len(self))) if isinstance(at, slice) else [at])
+            return super().__getitem__(at)
+
+    def hook(upgrade):
+        upgrade._exchange.messages = Watched()
+        for number in range(2000):
+            assert upgrade.recv() == b"%d" % number
+
+    wire = steps.send(b"".join(text(b"%d" % number) for number in range(2001)))
+    with ScriptedServer([[steps.accept(), wire, SERVE]]) as server, Collector(producer(server.url, hook)) as pipeline:
+        assert [m.data for m in pipeline.wait(1)] == [b"2000"]
+    assert len(looks) < 4 * 2000
 
 
 def test_after_the_hook_its_argument_is_of_no_use():
@@ -366,7 +413,7 @@ def stubborn(upgrade):
 ENDINGS = {
     "a Close": ([steps.close(4003, "banned")], ConnectionClosedError, "connection closed with 4003 (banned)", b"\x0f\xa3"),
     "Close 1000": ([steps.close(1000)], ConnectionClosedOK, "1000", b"\x03\xe8"),
-    "a Close without a code": ([steps.close(None)], ConnectionClosedError, "1005", b""),
+    "a Close without a code": ([steps.close(None)], ConnectionClosedOK, "1005", b""),
     "a broken frame": ([steps.frame(TEXT, b"x", masked=True)], ProtocolError, "masked frame", b"\x03\xea"),
     "text that is not UTF-8": ([steps.frame(TEXT, b"\xff")], ProtocolError, "1007", b"\x03\xef"),
     "what is not DEFLATE": ([steps.frame(BINARY, b"\xff\xff\xff", rsv=4)], ProtocolError, "not DEFLATE", b"\x03\xef"),
@@ -417,7 +464,57 @@ def test_what_arrives_while_the_hook_waits_is_bounded():
     assert "more than 100000 bytes arrived while on_upgrade waited" in str(failure.metadata["reason"])
 
 
+@pytest.mark.parametrize("how", ["whole", "in parts", "compressed"])
+def test_one_message_within_max_size_is_always_allowed(how):
+    payload = bytes(range(250)) * 4
+    wire = {"whole": build_server_frame(BINARY, payload),
+            "in parts": build_server_frame(BINARY, payload[:400], fin=False) + build_server_frame(0, payload[400:])}
+    script = [steps.accept_deflate(), steps.compressed(payload)] if how == "compressed" else [
+        steps.accept(), steps.send(wire[how])]
+    options = {"compression": "deflate"} if how == "compressed" else {}
+    seen = []
+
+    def hook(upgrade):
+        seen.append(upgrade.wait_for(lambda payload: True, keep=True))
+
+    with ScriptedServer([[*script, SERVE]]) as server:
+        with Collector(producer(server.url, hook, max_size=1000, **options), max_queue_bytes=1024) as pipeline:
+            assert [m.data for m in pipeline.wait(1)] == [payload]
+    assert seen == [payload]
+
+
+def test_a_second_message_above_the_bound_is_not_allowed():
+    reason, _ = failed_attempt([steps.accept(), steps.send(build_server_frame(BINARY, bytes(1000)) * 2), SERVE],
+                               lambda upgrade: upgrade.wait_for(lambda payload: False) and None, max_size=1000,
+                               pipeline={"max_queue_bytes": 1024})
+    assert "more than 1024 bytes arrived" in str(reason)
+
+
 # -------------------------------------------------------------------------------------------------------------- the end
+
+
+@pytest.mark.parametrize("end", ["stop", "open_timeout", "held", "open_timeout behind the hook"])
+def test_an_accepted_connection_that_is_ended_in_the_hook_is_sent_a_close(end):
+    waiting = threading.Event()
+
+    def hook(upgrade):
+        waiting.set()
+        if end == "open_timeout behind the hook":
+            time.sleep(0.6)
+        else:
+            upgrade.wait_for(lambda payload: False)
+
+    flood = [steps.send(build_server_frame(BINARY, bytes(1000)) * 3)] if end == "held" else []
+    options = {"open_timeout": 0.5 if end.startswith("open") else 30, "retry": Backoff(0.02, max_retries=0)}
+    with ScriptedServer([[steps.accept(), *flood, SERVE]]) as server:
+        pipeline = Collector(producer(server.url, hook, max_size=1000, **options), max_queue_bytes=1024).start()
+        assert waiting.wait(10)
+        if end == "stop":
+            pipeline.stop(5)
+        [record] = server.wait_ended(1)
+        pipeline.stop(5)
+    closes = [frame.payload for frame in record.frames if frame.opcode == CLOSE]
+    assert closes == [struct.pack(">H", {"stop": 1001, "held": 1008}.get(end, 1011))]
 
 
 def test_a_stop_ends_a_hook_that_waits():
@@ -448,7 +545,8 @@ def test_a_hook_that_never_returns_holds_up_its_own_connection_and_no_stop():
             pipeline = Collector(producer(server.url, hook, concurrency=2)).start()
             pipeline.wait(1)
             result = pipeline.stop(0.5)
-            assert result.threads_alive == (f"wsengine:{pipeline.name}:producer_0:supervisor",)
+            [blocked] = result.threads_alive
+            assert blocked.startswith(f"wsengine:{pipeline.name}:producer_0:dialer_")
             assert result.seconds < 10
     finally:
         release.set()
@@ -465,6 +563,13 @@ def test_a_stop_from_within_the_hook_only_requests_it():
 
 async def coroutine(upgrade):
     """No hook."""
+
+
+def test_a_hook_that_returns_a_coroutine_is_told_to_be_a_plain_function():
+    reason, _ = failed_attempt([steps.accept(), SERVE], lambda upgrade: coroutine(upgrade))
+    gc.collect()  # a coroutine that nobody has awaited warns, which is an error here
+    assert type(reason) is BootstrapError
+    assert str(reason).startswith("on_upgrade returned a coroutine; make it a plain function, without async")
 
 
 @pytest.mark.parametrize("wrong", ["send", 5, ["subscribe"], coroutine])

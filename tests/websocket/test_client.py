@@ -21,6 +21,7 @@ import psutil
 import pytest
 
 import wsengine
+from tests.waiting import until
 from wsengine import ConfigurationError, ConnectionClosed, ConnectionClosedError, ConnectionClosedOK, InvalidURI
 from wsengine.engine import tls as engine_tls
 from wsengine.errors import InvalidHandshake, InvalidStatus, PayloadTooBig, ProtocolError, ProxyError
@@ -36,26 +37,12 @@ TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 MIB = 2**20
 
 
-@pytest.fixture(autouse=True)
-def no_proxy_of_the_machine(monkeypatch):
-    for name in ("ws", "wss", "socks", "all", "http", "https", "no"):
-        monkeypatch.delenv(f"{name}_proxy", raising=False)
-        monkeypatch.delenv(f"{name}_PROXY".upper(), raising=False)
-
-
 @contextmanager
 def served(*script, tls=None, accept=None, **options):
     """A server that accepts and does this, and the connection to it."""
     with ScriptedServer([[accept or steps.accept(), *script]], tls=tls) as server:
         with wsengine.connect(server.url, **{"keepalive": None, "close_timeout": 5.0, **options}) as connection:
             yield server, connection
-
-
-def until(condition, timeout=20.0):
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true in time"
-        time.sleep(0.002)
 
 
 def numbered(count, first=0):
@@ -200,7 +187,7 @@ def test_two_threads_receive_each_message_once_and_both_learn_of_the_end():
 def test_a_recv_that_finds_another_thread_receiving_times_out_and_says_so():
     with served(steps.receive(), steps.text("for the first"), steps.serve()) as (_, connection):
         first = Started(connection.recv)
-        until(connection._taking.locked)
+        until(lambda: connection._taking.taken)
         for timeout in (0, 0.05):
             with pytest.raises(TimeoutError, match="another thread has been receiving"):
                 connection.recv(timeout)
@@ -228,7 +215,7 @@ ENDS = {  # name: (steps, kind, code, reason, the cause's type)
     "1001": ([steps.close(1001)], ConnectionClosedOK, 1001, "", None),
     "1011": ([steps.close(1011, "trouble")], ConnectionClosedError, 1011, "trouble", None),
     "4000": ([steps.close(4000, "grün")], ConnectionClosedError, 4000, "grün", None),
-    "no code": ([steps.close(None)], ConnectionClosedError, 1005, "", None),
+    "no code": ([steps.close(None)], ConnectionClosedOK, 1005, "", None),
     "cut": ([steps.cut()], ConnectionClosedError, 1006, "", None),
     "reset": ([steps.wait(0.3), steps.reset()], ConnectionClosedError, 1006, "", ConnectionResetError),
     "protocol": ([steps.frame(3, b"?")], ConnectionClosedError, 1006, "", ProtocolError),
@@ -267,6 +254,7 @@ def test_everything_that_came_before_the_end_is_received_and_then_it_is_told_aga
             with pytest.raises(kind) as caught:
                 call()
             assert caught.value.code == code
+            assert caught.value.__cause__ is seen[0].__cause__
         if how in ("1011", "protocol", "not utf-8", "too big"):
             sent = {"protocol": 1002, "not utf-8": 1007, "too big": 1009}.get(how, code)
             frames = server.wait_ended(1)[0].frames
@@ -290,7 +278,7 @@ def test_a_recv_that_waits_ends_when_the_servers_process_is_killed():
     with Feed.payloads([]) as feed:
         connection = wsengine.connect(feed.url)
         waiting = Started(connection.recv)
-        until(connection._taking.locked)
+        until(lambda: connection._taking.taken)
         psutil.Process(feed.pid).kill()
         assert waiting.join().error.code == 1006
         connection.close()
@@ -379,7 +367,7 @@ def test_a_close_with_a_full_queue_reads_on_and_does_not_wait_for_room():
 def test_a_recv_that_waits_ends_when_another_thread_closes():
     with served(steps.serve()) as (_, connection):
         waiting = [Started(connection.recv) for _ in range(2)]
-        until(connection._taking.locked)
+        until(lambda: connection._taking.taken)
         connection.close()
         for one in waiting:
             assert isinstance(one.join().error, ConnectionClosedOK)
@@ -437,6 +425,15 @@ def test_pings_go_out_and_are_answered_while_nobody_receives_and_latency_is_know
         until(lambda: connection.latency is not None)
         assert 0 < connection.latency < 10
         assert connection.ping().wait(10)
+
+
+def test_a_ping_of_the_users_sets_the_latency_too():
+    with served(steps.serve()) as (_, connection):
+        assert connection.latency is None
+        pong = connection.ping()
+        assert pong.wait(10)
+        until(lambda: connection.latency is not None)      # the pong is told first
+        assert connection.latency == pytest.approx(pong.round_trip, abs=1e-8)
 
 
 def test_a_full_queue_holds_the_server_back_bounds_memory_and_loses_nothing():
@@ -631,8 +628,8 @@ def test_a_proxy_is_asked_by_option_and_by_environment_and_not_with_none(monkeyp
             wsengine.connect(server.url, proxy=at)
         monkeypatch.setenv("ws_proxy", at)
         with pytest.raises(ProxyError, match="407"):
-            wsengine.connect(f"ws://0.0.0.0:{server.port}/")    # a loopback address would be reached without
-        wsengine.connect(f"ws://0.0.0.0:{server.port}/", proxy=None).close()
+            wsengine.connect(server.url)
+        wsengine.connect(server.url, proxy=None).close()
         assert len(proxy.connections) == 2
         assert len(server.connections) == 1
         assert proxy.connections[0].request_line.startswith("CONNECT ")
@@ -662,7 +659,8 @@ WRONG = {
     "ssl": "yes", "server_hostname": "x", "sock": 7, "unix": 7, "proxy": "gopher://x", "proxy_ssl": 7,
     "socket_options": {"x": 1},
     "allow_plaintext_credentials": 1, "open_timeout": 0, "close_timeout": None, "keepalive": -1, "pong_timeout": "1",
-    "ws_timeout": float("nan"), "max_size": 0, "max_queue": 0, "max_queue_bytes": True, "write_limit": 0, "logger": "log",
+    "ws_timeout": float("nan"), "max_size": 0, "max_queue": 0, "max_queue_bytes": True, "overflow": "oldest",
+    "write_limit": 0, "logger": "log",
 }
 
 
@@ -714,15 +712,6 @@ def test_max_size_none_is_bounded_by_max_queue_bytes_and_by_what_a_message_may_b
 # -------------------------------------------------------------------------------------------------------------------- TLS
 
 
-@pytest.fixture(params=["A", "B"])
-def path(request, monkeypatch):
-    if request.param == "B":
-        monkeypatch.setenv(engine_tls.FORCED, "B")
-    elif reason := engine_tls.why_not(ssl.create_default_context()):
-        pytest.skip(f"no path A here: {reason}")
-    return request.param
-
-
 def test_a_flood_over_either_path_of_tls_comes_in_order_and_echoes_come_back(path, certificates):
     with Feed.trades(size=300, count=5000, tls=certificates.server()) as feed:
         with wsengine.connect(feed.url, ssl=certificates.context(), max_queue=100) as connection:
@@ -734,6 +723,17 @@ def test_a_flood_over_either_path_of_tls_comes_in_order_and_echoes_come_back(pat
         log = feed.wait(lambda log: not log.connections[0].open)
     assert numbers == list(range(5000))
     assert (log.connections[0].client_messages, log.connections[0].close_code) == (1, 1000)
+
+
+def test_one_warning_tells_of_path_b_and_why(certificates, monkeypatch, caplog):
+    monkeypatch.setattr(client_module, "_told_of_b", set())
+    monkeypatch.setenv(engine_tls.FORCED, "B")
+    for _ in range(2):
+        with served(steps.serve(), tls=certificates.server(), ssl=certificates.context()) as (_, connection):
+            assert connection.tls_path == "B"
+    [told] = [one for one in caplog.records if "TLS path B" in one.getMessage()]
+    assert told.levelno == logging.WARNING
+    assert "WSENGINE_TLS_PATH=B" in told.getMessage()
 
 
 @pytest.mark.parametrize("how", ["1000", "1011", "cut", "reset"])

@@ -7,12 +7,10 @@ Each script runs in a process of its own, against a server of this one.
 from __future__ import annotations
 
 import signal
-import ssl
 import time
 
 import pytest
 
-from wsengine.engine import tls as engine_tls
 from wsengine.testing import Feed, ScriptedServer, build_server_frame, steps
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
@@ -109,7 +107,9 @@ time.sleep(0.1)
     "one is closed and one is not": "connect().close(); connections = [connect()]",
     "one was lost to a signal as it began": """
 from wsengine.websocket.hub import Hub
-Hub.join()
+class Lost: pass
+lost = Lost()
+Hub.join(lost)
 connections = [connect()]
 """,
     "an exception": "connection = connect(); raise SystemExit(0)",
@@ -156,12 +156,7 @@ def test_an_exit_while_a_close_waits_for_a_server_that_does_not_answer_does_not_
     assert (status, errors) == (0, "")
 
 
-@pytest.mark.parametrize("path", ["A", "B"])
-def test_an_exit_with_a_connection_over_tls_that_is_open_tells_the_server_1001(child, certificates, monkeypatch, path):
-    if path == "B":
-        monkeypatch.setenv(engine_tls.FORCED, "B")
-    elif reason := engine_tls.why_not(ssl.create_default_context()):
-        pytest.skip(f"no path A here: {reason}")
+def test_an_exit_with_a_connection_over_tls_that_is_open_tells_the_server_1001(path, child, certificates):
     with ScriptedServer([[steps.accept(), steps.serve()]], tls=certificates.server()) as server:
         one = child(f"""
             import ssl, wsengine

@@ -30,6 +30,7 @@ from wsengine.errors import (
     NegotiationError,
     WebSocketException,
 )
+from wsengine.websocket import addresses
 from wsengine.websocket.deadline import Cancellation, Cancelled, Deadline
 from wsengine.websocket.dial import dial
 from wsengine.websocket.socket_options import SocketOptions
@@ -288,7 +289,7 @@ def test_socket_options_reach_the_kernel():
     (b"HTTP/1.1 200 OK\r\n\r\n<html>", InvalidStatus, "HTTP 200"),
     (b"SSH-2.0-OpenSSH_9.6\r\n", InvalidMessage, "not HTTP"),
     (b"HTTP/1.1 101 X\r\nno header\r\n", InvalidMessage, "header line 1"),
-    (b"HTTP/1.1 200 OK\r\nX: " + b"y" * 40_000, InvalidMessage, "larger than 16384"),
+    (b"HTTP/1.1 200 OK\r\nX: " + b"y" * 100_000, InvalidMessage, "larger than 65536"),
     (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
      b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n", InvalidUpgrade, "does not answer our key"),
     (b"HTTP/1.1 101 X\r\n\r\n", InvalidUpgrade, "Upgrade"),
@@ -335,6 +336,19 @@ def test_end_of_file_right_after_the_connect_is_a_defined_error():
 
     with Server(script) as server:
         within(5, InvalidMessage, lambda: dial(server.uri))
+
+
+def refuse_unread(server, connection):
+    """Refuse as soon as the request begins, and go with the rest of it unread: the client's next send fails."""
+    connection.recv(1000)
+    connection.sendall(b"HTTP/1.1 431 Too Large\r\nContent-Length: 8\r\n\r\nno, less")
+
+
+def test_an_early_refusal_is_told_and_not_that_the_rest_of_the_request_could_not_be_sent():
+    with Server(refuse_unread) as server:
+        for _ in range(5):
+            error = within(5, InvalidStatus, lambda: dial(server.uri, headers=LARGE))
+            assert (error.response.status_code, error.response.body) == (431, b"no, less")
 
 
 # The deadline, in each phase
@@ -399,10 +413,101 @@ def test_the_deadline_bounds_the_connect():
 def test_the_deadline_bounds_the_look_up(monkeypatch):
     release = threading.Event()
     resolver(monkeypatch, 1, before=lambda: release.wait(10))
-    uri = parse_uri("ws://slow.example/?s3cret")
+    uri = parse_uri("ws://hanging.example/?s3cret")
     error = within(1.5, TimeoutError, lambda: dial(uri, open_timeout=0.3), at_least=0.3)
-    assert "the DNS lookup to slow.example:80" in str(error)
-    release.set()  # the thread's late answer finds nobody, and its descriptor is closed: see the fixture
+    assert "the DNS lookup to hanging.example:80" in str(error)
+    release.set()  # the thread's late answer finds nobody, and no descriptor is left: see the fixture
+
+
+def dns_threads():
+    return [one for one in threading.enumerate() if one.name == "wsengine:dns"]
+
+
+def test_attempts_that_time_out_join_the_look_up_that_hangs_instead_of_beginning_another(monkeypatch):
+    release, asked, outcomes = threading.Event(), [], []
+    before = {*dns_threads()}
+    with Server(reply(b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n")) as server:
+        resolver(monkeypatch, server.port, before=lambda: asked.append(1) or release.wait(20))
+        uri = parse_uri("ws://joined.example/")
+
+        def work():
+            try:
+                dial(uri, open_timeout=20)
+            except InvalidStatus as error:
+                outcomes.append(error)
+
+        descriptors = psutil.Process().num_fds()
+        for _ in range(10):
+            with pytest.raises(TimeoutError, match="the DNS lookup"):
+                dial(uri, open_timeout=0.02)
+        assert len(asked) == len({*dns_threads()} - before) == 1
+        assert psutil.Process().num_fds() == descriptors
+        threads = [threading.Thread(target=work) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        end = time.monotonic() + 10
+        while len(addresses._pending[("joined.example", 80, 0)].waiting) < 3 and time.monotonic() < end:
+            time.sleep(0.01)
+        release.set()
+        for thread in threads:
+            thread.join(20)
+    assert (len(outcomes), len(asked)) == (3, 1)
+    assert ("joined.example", 80, 0) not in addresses._pending
+
+
+def test_an_error_of_a_look_up_reaches_everybody_who_waits_for_it(monkeypatch):
+    release = threading.Event()
+
+    def answer(*_, **__):
+        release.wait(20)
+        raise socket.gaierror(-2, "unknown")
+
+    monkeypatch.setattr(socket, "getaddrinfo", answer)
+    errors = []
+
+    def work():
+        try:
+            dial(parse_uri("ws://unknown.example/"))
+        except socket.gaierror as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    release.set()
+    for thread in threads:
+        thread.join(20)
+    assert [str(error) for error in errors] == ["[Errno -2] cannot look up unknown.example:80: unknown"] * 4
+    assert len({*map(id, errors)}) == 4
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform has no fork")
+def test_a_forked_child_does_not_wait_for_a_look_up_of_its_parent(child):
+    script = child("""
+        import socket
+        from wsengine.websocket.dial import dial
+        from wsengine.websocket.uri import parse_uri
+
+        real, release = socket.getaddrinfo, threading.Event()
+        socket.getaddrinfo = lambda *_, **__: release.wait()
+        def attempt():
+            try:
+                dial(parse_uri("ws://localhost:1/"), open_timeout=5)
+            except Exception as error:
+                return type(error).__name__
+        thread = threading.Thread(target=attempt)
+        thread.start()
+        while not any(one.name == "wsengine:dns" for one in threading.enumerate()):
+            time.sleep(0.01)
+        pid = os.fork()
+        if pid == 0:
+            socket.getaddrinfo = real
+            say(attempt())
+            os._exit(0)
+        os.waitpid(pid, 0)
+        os._exit(0)
+    """)
+    assert script.line() == "ConnectionRefusedError"
 
 
 def test_the_time_of_the_headers_callable_counts():
@@ -543,7 +648,7 @@ def test_cancelling_ends_the_connect():
 def test_cancelling_ends_the_look_up(monkeypatch):
     release = threading.Event()
     resolver(monkeypatch, 1, before=lambda: release.wait(10))
-    assert "DNS" in cancelled_within_50_ms(parse_uri("ws://slow.example/"))
+    assert "DNS" in cancelled_within_50_ms(parse_uri("ws://cancelled.example/"))
     release.set()
 
 

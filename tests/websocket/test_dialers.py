@@ -7,6 +7,9 @@ import time
 
 import pytest
 
+from wsengine import Backoff, WebSocketProducer
+from wsengine.testing import Collector, ScriptedServer, steps
+from wsengine.websocket import dialers as dialers_module
 from wsengine.websocket.dialers import MOST, Dialers
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
@@ -83,6 +86,56 @@ def test_no_more_than_eight_attempts_run_at_a_time_and_all_of_them_are_done_once
     assert sorted(index for index, *_ in results.wait(50)) == list(range(50))
     assert dialers.join(1) == []
     assert len(results.all) == 50
+
+
+def no_threads(monkeypatch, count=10**6):
+    """Let the system have no thread for the next `count` dialers: a real shortage would hit the whole test run."""
+    left, real = [count], dialers_module.spawn
+
+    def spawn(name, body):
+        left[0] -= 1
+        if left[0] >= 0:
+            raise RuntimeError("can't start new thread")
+        return real(name, body)
+
+    monkeypatch.setattr(dialers_module, "spawn", spawn)
+
+
+def test_without_a_thread_an_attempt_fails_as_an_oserror_and_the_next_one_is_done(monkeypatch):
+    no_threads(monkeypatch, 20)
+    results = Results()
+    dialers = Dialers("d", lambda index, epoch: "socket", results)
+    for index in range(20):  # more than MOST: none of them stays counted as a thread
+        dialers.dial(index, 1)
+    failed = results.wait(20)
+    assert [(index, epoch) for index, epoch, *_ in failed] == [(index, 1) for index in range(20)]
+    assert {type(result) for _, _, result, _ in failed} == {BlockingIOError}
+    assert "no thread for the attempt: can't start new thread" in str(failed[0][2])
+    dialers.dial(20, 1)
+    assert results.wait(21)[20][:3] == (20, 1, "socket")
+    assert dialers.join(1) == []
+    assert len(results.all) == 21
+
+
+def test_without_another_thread_an_attempt_waits_for_those_that_there_are(monkeypatch):
+    gate, results = threading.Event(), Results()
+    dialers = Dialers("d", lambda index, epoch: gate.wait(5), results)
+    dialers.dial(0, 1)
+    no_threads(monkeypatch)
+    dialers.dial(1, 1)
+    assert results.all == []
+    gate.set()
+    assert [index for index, *_ in results.wait(2)] == [0, 1]
+    assert dialers.join(1) == []
+
+
+def test_a_pipeline_outlives_a_shortage_of_threads(monkeypatch):
+    no_threads(monkeypatch, 3)
+    with ScriptedServer([[steps.accept(), steps.text("a"), steps.serve()]]) as server:
+        one = WebSocketProducer(server.url, retry=Backoff(0.02, factor=1, jitter="none"))
+        with Collector(one) as pipeline:
+            assert [message.data for message in pipeline.wait(1)] == [b"a"]
+            assert one.connections[0].epoch == 4
 
 
 def test_threads_end_when_there_is_nothing_to_dial_and_come_back_when_there_is():

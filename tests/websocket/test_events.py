@@ -10,8 +10,18 @@ import traceback
 
 import pytest
 
-from wsengine import Backoff, HeadersError, InvalidStatus, Pipeline, WebSocketProducer, telemetry
+from tests.gated import Gated
+from tests.waiting import until
+from wsengine import (
+    Backoff,
+    ConnectionClosedError,
+    HeadersError,
+    InvalidStatus,
+    WebSocketProducer,
+    telemetry,
+)
 from wsengine.testing import Feed, ScriptedServer, build_server_frame, capture, steps
+from wsengine.websocket.supervisor import Supervisor
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -20,31 +30,8 @@ CONNECTION = {name: telemetry.connection_event(ID, name) for name in telemetry.C
 QUEUE = {name: telemetry.queue_event(ID, name) for name in telemetry.QUEUE_EVENTS}
 
 
-class Gated(Pipeline):
-    """Counts its messages; while `gate` is closed, its handler waits."""
-
-    def __init__(self, producers, **options):
-        super().__init__(producers, **options)
-        self.count = 0
-        self.gate = threading.Event()
-        self.gate.set()
-        self.entered = threading.Event()
-
-    def handle_messages(self, messages):
-        self.entered.set()
-        self.gate.wait(30)
-        self.count += len(messages)
-
-
 def producer(url, **options):
     return WebSocketProducer(url, **{"telemetry_id": ID, "retry": Backoff(0.05, jitter="none"), **options})
-
-
-def until(condition, timeout=5):
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, "not in time"
-        time.sleep(0.005)
 
 
 # ----------------------------------------------------------------------------------------------------------- telemetry
@@ -76,7 +63,7 @@ def test_the_measurements_of_a_loss_are_those_of_that_generation_alone():
         "count": 1, "messages": 1, "bytes": 10, "frames": 1}
     assert {key: second.measurements[key] for key in ("count", "messages", "bytes", "frames")} == {
         "count": 1, "messages": 2, "bytes": 201, "frames": 2}
-    assert 0.09 < first.measurements["duration"] < 1
+    assert 0.05 < first.measurements["duration"] < 1
     assert (first.measurements["delay"], second.measurements["delay"]) == (0.05, 0.1)
 
 
@@ -110,7 +97,7 @@ def test_the_queue_is_high_when_reading_pauses_and_low_when_it_goes_on():
             assert pipeline.stats().producers[0]["connections"][0]["pauses"] == 1
             pipeline.gate.set()
             seen.wait(QUEUE["low"])
-            until(lambda: pipeline.count == 20_000)
+            until(lambda: len(pipeline.received) == 20_000)
     assert (high.measurements["max_messages"], high.measurements["max_bytes"]) == (1024, 2**22)
     assert high.measurements["messages"] == 1024 or high.measurements["bytes"] >= 2**22
     names = [one.event[2] for one in seen.events]
@@ -135,7 +122,7 @@ def test_nothing_is_built_for_events_that_nobody_listens_to_and_the_connection_w
     with Feed.trades(count=10) as feed:
         assert not any(telemetry.listening(one) for one in CONNECTION.values())
         with Gated(producer(feed.url)) as pipeline:
-            until(lambda: pipeline.count == 10)
+            until(lambda: len(pipeline.received) == 10)
 
 
 # ----------------------------------------------------------------------------------------------------------------- logs
@@ -178,7 +165,7 @@ def test_a_logger_of_ones_own_gets_the_lines(caplog):
     caplog.set_level(logging.INFO)
     with Feed.trades(count=1) as feed:
         with Gated(producer(feed.url, logger=logging.getLogger("mine"))) as pipeline:
-            until(lambda: pipeline.count == 1)
+            until(lambda: len(pipeline.received) == 1)
     assert [one.name for one in caplog.records] == ["mine", "mine"]
 
 
@@ -268,3 +255,114 @@ def test_a_payload_is_not_told_in_the_failure_that_it_causes(caplog):
         with capture(*CONNECTION.values()) as seen, Gated(producer(server.url, retry=Backoff(5, jitter="none"))):
             seen.wait(CONNECTION["status"], 2)
             assert "c00kie" not in spoken(caplog, seen)
+
+
+# ------------------------------------------------------------------------------------------------- a logger that raises
+
+
+class Raising(logging.Filter):
+    """Raises on every line, and counts them."""
+
+    def __init__(self):
+        super().__init__()
+        self.lines = 0
+
+    def filter(self, record):
+        self.lines += 1
+        raise LookupError("no such field")
+
+
+@pytest.fixture
+def raising():
+    """A logger whose filter raises; one for each test, as its fault is told once."""
+    logger, bad = logging.Logger("raising"), Raising()
+    logger.addFilter(bad)
+    return logger, bad
+
+
+@pytest.mark.parametrize("adapter", [False, True])
+def test_a_logger_that_raises_is_told_once_and_the_connections_go_on(raising, adapter, capfd):
+    logger, bad = raising
+    with Feed.trades(count=5) as feed, capture(*CONNECTION.values()) as seen:
+        with Gated(producer(feed.url, logger=logging.LoggerAdapter(logger, {}) if adapter else logger)) as pipeline:
+            until(lambda: len(pipeline.received) == 5)
+            feed.cut()
+            seen.wait(CONNECTION["success"], 2)
+            connection = pipeline._wsengine_producers[0].connections[0]
+            until(lambda: connection.state == "ready")
+            result = pipeline.stop(10)
+    assert [one.event[2] for one in seen.events] == ["success", "status", "disconnected", "status", "success", "status",
+                                                     "status"]
+    assert (result.threads_alive, result.error, connection.state) == ((), None, "stopped")
+    assert bad.lines == 4
+    err = capfd.readouterr().err
+    assert err.count("its lines are missing, the connections go on") == err.count("LookupError: no such field") == 1
+
+
+def test_giving_up_ends_the_pipeline_also_where_the_logger_raises(raising):
+    with ScriptedServer([[steps.respond(500)]]) as server:
+        pipeline = Gated(producer(server.url, retry=Backoff(0.01, max_retries=1), logger=raising[0]))
+        pipeline.start()
+        result = pipeline.join(20)
+    assert result is not None
+    assert isinstance(result.error.last, InvalidStatus)
+    assert result.threads_alive == ()
+
+
+def test_a_supervisor_that_dies_while_it_closes_leaves_nothing_open(raising, monkeypatch):
+    def die(self):
+        raise MemoryError("a fault of ours")
+
+    with ScriptedServer([[steps.accept(), steps.serve()]]) as server, capture(CONNECTION["success"]) as seen:
+        with Gated(producer(server.url, logger=raising[0])) as pipeline:
+            seen.wait(CONNECTION["success"])
+            real, connection = Supervisor._close, pipeline._wsengine_producers[0].connections[0]
+            monkeypatch.setattr(Supervisor, "_close", lambda self, one: (real(self, one), die(self)))
+            result = pipeline.stop(10)
+            assert (connection.state, result.threads_alive) == ("stopped", ())
+        server.wait_ended(1)
+
+
+def test_a_supervisor_that_dies_ends_the_pipeline_whatever_its_logger_does(raising, monkeypatch):
+    def die(self, note):
+        raise SystemExit("a fault of ours")
+
+    monkeypatch.setattr(Supervisor, "_take_note", die)
+    with Feed.trades(count=5) as feed:
+        pipeline = Gated(producer(feed.url, logger=raising[0]))
+        pipeline.start()
+        until(lambda: len(pipeline.received) == 5)
+        connection = pipeline._wsengine_producers[0].connections[0]
+        feed.cut()
+        result = pipeline.join(20)
+        assert result is not None
+        assert isinstance(result.error, SystemExit)
+        assert (connection.state, result.threads_alive) == ("stopped", ())
+        with pytest.raises(ConnectionClosedError, match="the supervisor died"):
+            connection.send("x")
+
+
+class Mute(OSError):
+    def __str__(self):
+        raise LookupError("no text to be had")
+
+
+def test_a_failure_without_a_text_is_told_by_its_type(caplog):
+    def sock():
+        raise Mute("x")
+
+    pipeline = Gated(producer("ws://127.0.0.1:1", sock=sock, retry=Backoff(0.01, max_retries=1)))
+    pipeline.start()
+    assert pipeline.join(20).threads_alive == ()
+    assert [level for level, _ in lines(caplog)] == ["WARNING", "WARNING", "ERROR"]
+    assert "Mute" in caplog.text
+
+
+def test_the_reason_of_a_servers_close_writes_no_line_of_its_own(caplog):
+    script = [steps.accept(), steps.close(4000, "bye\nCRITICAL root: fake line\x1b[2J"), steps.until_eof()]
+    with ScriptedServer([script]) as server, capture(CONNECTION["disconnected"]) as seen:
+        with Gated(producer(server.url, retry=Backoff(5, jitter="none"))):
+            [event] = seen.wait(CONNECTION["disconnected"])
+    assert event.metadata["reason"].reason == "bye\nCRITICAL root: fake line\x1b[2J"
+    assert r"(bye\nCRITICAL root: fake line\x1b[2J)" in lines(caplog)[-1][1]
+    assert all(message.isprintable() for _, message in lines(caplog))

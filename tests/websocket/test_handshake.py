@@ -1,9 +1,13 @@
 """Behaviour of `wsengine.websocket.handshake`, on bytes alone: no sockets here."""
 
 import base64
+import contextlib
 import hashlib
 import re
 import threading
+import time
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 
 import pytest
 from hypothesis import given
@@ -80,6 +84,18 @@ def test_options_become_headers():
     assert named["Origin"] == "https://me.example"
     assert named["Sec-WebSocket-Protocol"] == "v2, v1"
     assert base64.b64decode(named["Authorization"].removeprefix("Basic ")).decode() == "usér:p:ss"
+
+
+@pytest.mark.parametrize("host", ["a" * 58, "a" * 59, "a" * 63, "x." + "b" * 63 + ".c", "h.", "host.invalid",
+                                  ".".join(["d" * 63] * 3 + ["e" * 61])])
+@pytest.mark.parametrize("port", ["", ":8080", ":65535"])
+def test_every_legal_host_is_sent_whatever_its_port(host, port):
+    for handshake in (Handshake(parse_uri(f"ws://{host}{port}/x")),
+                      Handshake(URI, resolve_headers([("Host", f"{host}{port}"), ("X", "Host: host.invalid")]))):
+        line, headers = headers_of(handshake.request())
+        assert headers[0] == ("Host", f"{host}{port}")
+        assert len([name for name, _ in headers if name.lower() == "host"]) == 1
+        assert line.endswith(" HTTP/1.1")
 
 
 def test_given_headers_stand_before_options_and_credentials():
@@ -250,6 +266,29 @@ def test_informational_responses_before_the_101_are_skipped():
     assert accepted.response.header("Link") is None
 
 
+TOKEN = "base64url.bearer.authorization.s3cret"
+
+
+@pytest.mark.parametrize(("option", "path", "value"), [
+    (TOKEN, "subprotocols", "<str>"), (TOKEN.encode(), "subprotocols", "<bytes>"), ({TOKEN}, "subprotocols", "<set>"),
+    (["a", f"{TOKEN} x"], "subprotocols[1]", "<str>"), ([TOKEN, TOKEN], "subprotocols[1]", "<str>"),
+    ([TOKEN.encode()], "subprotocols[0]", "<bytes>"),
+])
+def test_a_token_given_as_a_wrong_subprotocol_is_not_shown(option, path, value):
+    with pytest.raises(ConfigurationError) as caught:
+        Handshake(URI, subprotocols=option)
+    assert (caught.value.path, caught.value.value) == (path, value)
+    assert "s3cret" not in f"{caught.value} {caught.value!r}"
+
+
+def test_a_token_that_was_offered_as_a_subprotocol_is_not_in_the_error():
+    handshake = Handshake(URI, subprotocols=["v1", TOKEN])
+    with pytest.raises(NegotiationError, match="none of the 2 offered") as caught:
+        handshake.feed(answer(handshake, f"Sec-WebSocket-Protocol: {TOKEN}x"))
+    assert "s3cret" not in str(caught.value)
+    assert "'base64ur...'" in str(caught.value)
+
+
 def test_an_offered_subprotocol_is_agreed():
     handshake = Handshake(URI, subprotocols=["v2", "v1"])
     assert handshake.feed(answer(handshake, "Sec-WebSocket-Protocol: v1")).subprotocol == "v1"
@@ -281,10 +320,10 @@ def test_an_accept_value_in_other_case_is_an_invalid_upgrade():
 
 
 @pytest.mark.parametrize(("offered", "header", "problem"), [
-    (None, "Sec-WebSocket-Protocol: v1", "'v1'; offered: none"), (["v1"], "Sec-WebSocket-Protocol: v2", "'v2'"),
+    (None, "Sec-WebSocket-Protocol: v1", "'v1'; none was offered"), (["v1"], "Sec-WebSocket-Protocol: v2", "'v2'"),
     (["v1"], "Sec-WebSocket-Protocol: V1", "'V1'"), (["v1", "v2"], "Sec-WebSocket-Protocol: v1, v2", "'v1, v2'"),
     (["v1"], "Sec-WebSocket-Protocol: v1\r\nSec-WebSocket-Protocol: v1", "2 subprotocols"),
-    (["v1"], "Sec-WebSocket-Protocol:", "''"), (["v1"], "Sec-WebSocket-Protocol: \xe9", "offered: v1"),
+    (["v1"], "Sec-WebSocket-Protocol:", "''"), (["v1"], "Sec-WebSocket-Protocol: \xe9", "of the 1 offered"),
     (None, "Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=99", "permessage-deflate"),
     (None, "Sec-WebSocket-Extensions: x-\xe9", "extension"),
 ])
@@ -359,19 +398,41 @@ def test_a_reason_phrase_cannot_carry_control_characters_into_an_error():
     ([("Retry-After", "soon")], None), ([("Retry-After", "1.5")], None), ([("Retry-After", "٣")], None),
     ([("Retry-After", "Wed, 21 Oct 2026 07:28:30 GMT"), ("Date", "Wed, 21 Oct 2026 07:28:00 GMT")], 30),
     ([("Retry-After", "Wed, 21 Oct 2026 07:27:00 GMT"), ("Date", "Wed, 21 Oct 2026 07:28:00 GMT")], 0),
-    ([("Retry-After", "Wed, 21 Oct 2026 07:28:30 GMT")], None),
-    ([("Retry-After", "Wed, 21 Oct 2026 07:28:30 -0000"), ("Date", "Wed, 21 Oct 2026 07:28:00 GMT")], None),
+    ([("Retry-After", "Wed, 21 Oct 2026 07:28:30 -0000"), ("Date", "Wed, 21 Oct 2026 07:28:00 GMT")], 30),
+    ([("Retry-After", "Wed, 21 Oct 2026 09:28:30 +0200"), ("Date", "Wed, 21 Oct 2026 07:28:00 GMT")], 30),
     ([("Retry-After", "1"), ("Retry-After", "2")], None),
 ])
 def test_retry_after_is_read_as_seconds_or_as_a_date_relative_to_date(headers, seconds):
     assert Response(503, "", tuple(headers)).retry_after == seconds
 
 
+@pytest.mark.parametrize("date", [[], [("Date", "soon")], [("Date", "Mon, 99999999999999999999 Jan 2024 00:00:00 GMT")]])
+def test_a_retry_after_without_a_date_to_compare_with_is_counted_from_our_clock(date):
+    later = format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)
+    wait = Response(503, "", (("Retry-After", later), *date)).retry_after
+    assert 3000 < wait <= 3600
+    assert Response(503, "", (("Retry-After", "Wed, 21 Oct 2020 07:28:30 GMT"), *date)).retry_after == 0
+
+
+@pytest.mark.parametrize("text", [
+    "Mon, 99999999999999999999 Jan 2024 00:00:00 GMT", "Mon, 01 Jan 99999999999999999999 00:00:00 GMT",
+    "Mon, 01 Jan 2024 99999999999999999999:00:00 GMT", "Mon, 01 Jan 2024 00:00:00 +99999999999999999999",
+    "Fri, 31 Dec 9999 23:59:59 -2300", "Mon, 01 Jan 2024 00:00:00 -9999",
+    "Mon, 32 Foo 2024", ",", "Mon,", "0 0 0 0 0 0", "Mon, " + "9" * 5000 + " Jan 2024 00:00:00 GMT", "\xa0\x85", "(" * 2000,
+])
+def test_a_date_that_is_none_is_no_retry_after_whatever_its_parsing_raises(text):
+    assert Response(503, "", (("Retry-After", text),)).retry_after is None
+    headers = (("Retry-After", "Wed, 21 Oct 2020 07:28:30 GMT"), ("Date", text))
+    assert Response(503, "", headers).retry_after == 0
+
+
 def test_the_repr_of_a_response_shows_no_secret():
-    names = ("Set-Cookie", "AUTHORIZATION", "Proxy-Authenticate", "proxy-authorization", "Cookie")
-    response = Response(200, "OK", (*((name, "s3cret") for name in names), ("X", "shown"), ("Location", "ws://u:s3cret@h")),
-                        b"s3cret")
+    names = ("Set-Cookie", "AUTHORIZATION", "Proxy-Authenticate", "proxy-authorization", "Cookie", "X-Api-Key",
+             "X-Auth-Token", "x-amz-security-token", "Session-Id", "Client-Secret", "X-Credential")
+    response = Response(200, "OK", (*((name, "s3cret") for name in names), ("X", "shown"), ("Location", "ws://u:s3cret@h"),
+                                    ("WWW-Authenticate", "Basic realm=feed")), b"s3cret")
     assert "s3cret" not in repr(response)
+    assert "realm=feed" in repr(response)
     assert "shown" in repr(response)
     assert "6 bytes" in repr(response)
 
@@ -425,8 +486,23 @@ def test_a_head_above_the_limit_is_refused_in_any_portions(padding):
     assert handshake.feed(head + FRAMES).leftover == FRAMES
     for portion in (1000, MAX_HEAD + 1, 10**6):
         handshake, head = fill(MAX_HEAD + 1)
-        with pytest.raises(InvalidMessage, match="larger than 16384"):
+        with pytest.raises(InvalidMessage, match=f"larger than {MAX_HEAD}"):
             feed_in_portions(handshake, head, portion)
+
+
+def test_a_head_with_several_large_cookies_is_taken():
+    handshake = Handshake(URI)
+    cookies = [f"Set-Cookie: c{number}={'x' * 7000}\r\n" for number in range(8)]
+    accepted = handshake.feed(answer(handshake)[:-2] + "".join(cookies).encode() + b"\r\n")
+    assert len(accepted.response.all("Set-Cookie")) == 8
+
+
+@pytest.mark.parametrize("line", [b"a: b" + b" " * 60_000 + b"c", b"a" * 60_000 + b"\xff: b", b"a:" + b"b \t" * 20_000])
+def test_a_header_of_white_space_takes_no_seconds(line):
+    before = time.process_time()
+    with contextlib.suppress(InvalidMessage):
+        Handshake(URI).feed(b"HTTP/1.1 101 X\r\n" + line + b"\r\n")
+    assert time.process_time() - before < 2
 
 
 def test_an_endless_line_is_refused_at_the_limit():

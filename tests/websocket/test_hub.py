@@ -6,14 +6,16 @@ The server is a process of its own. That the hub ends while others join it is pr
 
 from __future__ import annotations
 
+import gc
 import random
 import threading
-import time
 
 import psutil
 import pytest
 
 import wsengine
+from tests.threads import Threads
+from tests.waiting import until
 from wsengine import ConnectionClosed, ConnectionClosedOK
 from wsengine.errors import EngineError, EngineStopped
 from wsengine.testing import Feed, ScriptedServer, build_server_frame, steps
@@ -23,13 +25,6 @@ from wsengine.websocket.hub import Hub
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
 THREADS = {"wsengine:connect:hub", "wsengine:connect:reader", "wsengine:connect:timer"}
-
-
-def until(condition, timeout=20.0):
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true in time"
-        time.sleep(0.002)
 
 
 def threads_of_hubs():
@@ -122,37 +117,30 @@ def test_a_place_is_let_go_of_before_another_connection_can_have_it(echo):
 
 def test_two_hundred_connections_opened_used_and_closed_by_eight_threads_at_random(echo, seed):
     """Now and then none is left, so that hubs end while others join."""
-    errors, opened = [], []
+    opened = []
 
     def work(number):
         chance = random.Random(f"{seed}:{number}")
-        try:
-            mine = []
-            while len(opened) < 200:
-                if not mine or (len(mine) < 4 and chance.random() < 0.5):
-                    opened.append(number)
-                    mine.append(wsengine.connect(echo.url, keepalive=chance.choice([None, 0.01]), max_queue=4))
-                one = chance.choice(mine)
-                text = str(chance.random())
-                one.send(text)
-                assert one.recv(20) == text
-                if chance.random() < 0.5:
-                    mine.remove(one)
-                    one.close(chance.choice([1000, 4000]))
-                    with pytest.raises(ConnectionClosed):
-                        one.recv()
-            for one in mine:
-                one.close()
-        except BaseException as error:
-            errors.append(error)
+        mine = []
+        while len(opened) < 200:
+            if not mine or (len(mine) < 4 and chance.random() < 0.5):
+                opened.append(number)
+                mine.append(wsengine.connect(echo.url, keepalive=chance.choice([None, 0.01]), max_queue=4))
+            one = chance.choice(mine)
+            text = str(chance.random())
+            one.send(text)
+            assert one.recv(20) == text
+            if chance.random() < 0.5:
+                mine.remove(one)
+                one.close(chance.choice([1000, 4000]))
+                with pytest.raises(ConnectionClosed):
+                    one.recv()
+        for one in mine:
+            one.close()
 
-    workers = [threading.Thread(target=work, args=(number,)) for number in range(8)]
-    for one in workers:
-        one.start()
-    for one in workers:
-        one.join(120)
-    assert not any(one.is_alive() for one in workers)
-    assert errors == []
+    with Threads() as threads:
+        for number in range(8):
+            threads.start(work, number)
     until(gone)
     until(lambda: echo.live == 0)
 
@@ -161,25 +149,16 @@ def test_connections_that_end_by_the_server_while_others_begin_take_nothing_alon
     """The last end and the next beginning meet: each connection gets its message and its end."""
     script = [steps.accept_glued(build_server_frame(1, b"only")), steps.close(1000), steps.until_eof()]
     with ScriptedServer([script]) as server:
-        errors = []
-
         def work():
-            try:
-                for _ in range(25):
-                    connection = wsengine.connect(server.url)
-                    assert connection.recv(20) == "only"
-                    with pytest.raises(ConnectionClosedOK):
-                        connection.recv(20)
-            except BaseException as error:
-                errors.append(error)
+            for _ in range(25):
+                connection = wsengine.connect(server.url)
+                assert connection.recv(20) == "only"
+                with pytest.raises(ConnectionClosedOK):
+                    connection.recv(20)
 
-        workers = [threading.Thread(target=work) for _ in range(4)]
-        for one in workers:
-            one.start()
-        for one in workers:
-            one.join(120)
-        assert not any(one.is_alive() for one in workers)
-    assert errors == []
+        with Threads() as threads:
+            for _ in range(4):
+                threads.start(work)
     until(gone)
 
 
@@ -209,14 +188,14 @@ def test_many_full_connections_go_on_each_as_it_is_received():
 
 @pytest.mark.parametrize("missing", ["hub", "reader", "timer"])
 def test_where_the_system_has_no_thread_to_give_connect_says_so_and_leaves_nothing(echo, monkeypatch, missing):
-    spawn = hub_module.spawn
+    start = threading.Thread.start
 
-    def refuse(name, body):
-        if name == f"wsengine:connect:{missing}":
+    def refuse(thread):
+        if thread.name == f"wsengine:connect:{missing}":
             raise RuntimeError("can't start new thread")
-        return spawn(name, body)
+        return start(thread)
 
-    monkeypatch.setattr(hub_module, "spawn", refuse)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
     with pytest.raises(RuntimeError, match="can't start new thread"):
         wsengine.connect(echo.url)
     assert Hub._present is None
@@ -225,6 +204,31 @@ def test_where_the_system_has_no_thread_to_give_connect_says_so_and_leaves_nothi
     with wsengine.connect(echo.url) as connection:
         connection.send("x")
         assert connection.recv(10) == "x"
+
+
+@pytest.mark.parametrize("others", [0, 1])
+@pytest.mark.parametrize("where", ["start", "join", "place", "add"])
+def test_a_signal_in_connect_leaves_nothing_behind(echo, monkeypatch, where, others):
+    """Whichever step has just been done when the handler raises."""
+    name = "_start" if where == "start" else where
+    step = getattr(Hub, name)
+
+    def interrupted(*arguments):
+        step(*arguments)
+        raise KeyboardInterrupt
+
+    beside = [wsengine.connect(echo.url) for _ in range(others)]
+    with monkeypatch.context() as patch:
+        patch.setattr(Hub, name, classmethod(lambda cls, one: interrupted(one)) if where == "join" else interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            wsengine.connect(echo.url)
+    for one in [*beside, wsengine.connect(echo.url)]:
+        one.send("x")
+        assert one.recv(10) == "x"
+        one.close()
+    del one, beside
+    gc.collect()
+    until(lambda: Hub._present is None and not threads_of_hubs())
 
 
 @pytest.mark.parametrize("others", [0, 1])

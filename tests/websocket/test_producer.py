@@ -24,7 +24,9 @@ from wsengine import (
     WebSocketProducer,
     telemetry,
 )
+from wsengine.pipeline import seats
 from wsengine.testing import Collector, Feed, ScriptedServer, build_server_frame, capture, steps
+from wsengine.websocket import producer as producer_module
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -34,6 +36,31 @@ SUCCESS, FAILURE, TIMEOUT = (telemetry.connection_event(ID, name) for name in ("
 
 def producer(url, **options):
     return WebSocketProducer(url, **{"telemetry_id": ID, "retry": Backoff(0.02, factor=1, jitter="none"), **options})
+
+
+# ----------------------------------------------------------------------------------------- a start that comes to nothing
+
+
+@pytest.mark.parametrize(("place", "part"), [(producer_module, "reader"), (producer_module, "supervisor"),
+                                             (seats, "processor_0")], ids=lambda one: one if isinstance(one, str) else "")
+def test_a_failed_start_leaves_no_descriptor_behind(monkeypatch, place, part):
+    real = place.spawn
+
+    def spawn(name, body):
+        if name.endswith(f":{part}"):
+            raise RuntimeError("can't start new thread")
+        return real(name, body)
+
+    process = psutil.Process()
+    pipeline = Collector(producer(URL))
+    monkeypatch.setattr(place, "spawn", spawn)
+    files = []
+    for _ in range(5):
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            pipeline.start()
+        gc.collect()
+        files.append(process.num_fds())
+    assert files == files[:1] * 5
 
 
 # ----------------------------------------------------------------------------------------------------------- validation

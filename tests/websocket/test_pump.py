@@ -11,12 +11,9 @@ import threading
 import time
 
 import pytest
-import trustme
 
+from tests.tls_pair import tls_pair
 from wsengine.websocket.pump import CHUNK, Pump
-
-AUTHORITY = trustme.CA()
-CERTIFICATE = AUTHORITY.issue_cert("pump.test")
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -25,20 +22,7 @@ class Pumped:
     """A pump between a reader's end, which the test has, and a server's."""
 
     def __init__(self):
-        ours, theirs = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        AUTHORITY.configure_trust(ours)
-        CERTIFICATE.configure_cert(theirs)
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            near = socket.create_connection(listener.getsockname())
-            far, _ = listener.accept()
-        box = []
-        thread = threading.Thread(target=lambda: box.append(theirs.wrap_socket(far, server_side=True)))
-        thread.start()
-        self.layer = ours.wrap_socket(near, server_hostname="pump.test")
-        thread.join(10)
-        [self.server] = box
-        self.server.settimeout(10)
-        self.layer.setblocking(False)
+        self.layer, self.server = tls_pair()
         self.pump = Pump("wsengine:test:tls_pump_0", self.layer)
         self.near = self.pump.near
 
@@ -153,6 +137,24 @@ def test_a_pump_that_waits_costs_nothing_and_stops_at_once():
         begun = time.monotonic()
         one.pump.stop()
         assert time.monotonic() - begun < 5
+
+
+def test_a_stop_ends_tls_properly_behind_what_was_sent():
+    with Pumped() as one:
+        one.near.sendall(b"the last")
+        one.pump.stop()
+        got = b""
+        while data := one.server.recv(4096):     # an end without close_notify raises
+            got += data
+        assert got == b"the last"
+
+
+def test_what_else_is_raised_is_an_end_with_a_cause_and_not_a_silence(monkeypatch):
+    with Pumped() as one:
+        monkeypatch.setattr(one.pump, "_send_layer", lambda: 1 // 0)
+        one.near.sendall(b"x")
+        assert one.receive(1) == b""
+        assert isinstance(one.pump.error, ZeroDivisionError)
 
 
 def test_a_reader_that_has_gone_ends_the_pump():

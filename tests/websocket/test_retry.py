@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsengine.errors import ConfigurationError, InvalidStatus
+from wsengine.errors import ConfigurationError, InvalidStatus, ProxyError
 from wsengine.websocket.response import Response
 from wsengine.websocket.retry import Backoff, RetryBudget, RetryState, check_retry, next_delay
 
@@ -121,7 +121,23 @@ def test_retry_after_is_added_to_the_own_delay():
 
 
 def test_a_very_long_retry_after_is_capped():
-    assert RetryBudget(Backoff(jitter="none")).failed(0.0, refusal(("Retry-After", "9" * 400))) == 301
+    assert RetryBudget(Backoff(jitter="none")).failed(0.0, refusal(("Retry-After", "3500"))) == 3501
+    assert RetryBudget(Backoff(jitter="none")).failed(0.0, refusal(("Retry-After", "9" * 400))) == 3601
+
+
+def test_a_date_that_overflows_is_no_reason_for_the_budget_to_fail():
+    date = "Mon, 99999999999999999999 Jan 2024 00:00:00 GMT"
+    assert RetryBudget(Backoff(jitter="none")).failed(0.0, refusal(("Retry-After", date), ("Date", date))) == 1
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_the_retry_after_of_a_proxy_is_honoured_as_well(status):
+    refused = ProxyError("http://proxy", "busy", Response(status, "", (("Retry-After", "7"),)))
+    states = []
+    assert RetryBudget(Backoff(jitter="none")).failed(0.0, refused) == 8
+    assert RetryBudget(lambda given: states.append(given) or 1.0).failed(0.0, refused) == 1
+    assert states[0].retry_after == 7
+    assert RetryBudget(Backoff(jitter="none")).failed(0.0, ProxyError("http://proxy", "an end")) == 1
 
 
 def test_a_callable_gets_the_state_and_has_the_last_word():

@@ -6,19 +6,23 @@ matter of the engine's tests.
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 import threading
 import time
 from contextlib import contextmanager
 
 import pytest
 
+from tests.waiting import until
 from wsengine import (
     Backoff,
     ConfigurationError,
     ConnectionClosed,
     ConnectionClosedError,
     ConnectionClosedOK,
+    EngineError,
     WebSocketProducer,
 )
 from wsengine.testing import Collector, ScriptedServer, build_server_frame, steps
@@ -48,13 +52,6 @@ def connected(*script, handler=None, pipeline=None, **options):
             yield running, server, connection
 
 
-def until(condition, timeout=10.0):
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true in time"
-        time.sleep(0.001)
-
-
 def data_frames(server):
     return [one for one in server.connections[0].frames if one.opcode < CLOSE]
 
@@ -81,7 +78,8 @@ def messages_of(frames):
     ("grün €", None, TEXT, "grün €".encode()), ("", None, TEXT, b""), (b"\x00\xff", None, BINARY, b"\x00\xff"),
     (b"", None, BINARY, b""), (bytearray(b"abc"), None, BINARY, b"abc"), (memoryview(b"abcd")[1:3], None, BINARY, b"bc"),
     (b"text", True, TEXT, b"text"), ("binary", False, BINARY, b"binary"), ("x" * 126, None, TEXT, b"x" * 126),
-    (b"y" * 65536, None, BINARY, b"y" * 65536),
+    (b"y" * 65536, None, BINARY, b"y" * 65536), (memoryview(b"abcdef")[::2], None, BINARY, b"ace"),
+    (memoryview(bytearray(12)).cast("B", (3, 4)), None, BINARY, bytes(12)),
 ])
 def test_a_message_goes_as_one_masked_frame_of_its_kind(message, text, opcode, payload):
     with connected(steps.receive(), steps.serve()) as (_, server, connection):
@@ -99,12 +97,15 @@ def test_an_array_is_sent_by_its_bytes():
     assert frame.payload == array("H", [1, 2, 3]).tobytes()
 
 
-@pytest.mark.parametrize("message", [None, 7, ["a", b"b"], [b"a", 3], [None], [], object()],
-                         ids=["None", "a number", "mixed", "with a number", "of None", "nothing", "an object"])
+@pytest.mark.parametrize("message", [None, 7, ["a", b"b"], [b"a", 3], [None], [], object(), {"key": "s3cret"},
+                                     [{"key": "s3cret"}], "s3cret \ud800"],
+                         ids=["None", "a number", "mixed", "with a number", "of None", "nothing", "an object",
+                              "a dictionary", "of dictionaries", "half a character"])
 def test_what_is_no_message_is_refused_by_name_and_nothing_of_it_is_sent(message):
     with connected(steps.receive(), steps.serve()) as (_, server, connection):
-        with pytest.raises(ConfigurationError, match=r"send\.message"):
+        with pytest.raises(ConfigurationError, match=r"send\.message") as caught:
             connection.send(message)
+        assert "s3cret" not in repr(caught.value) + str(caught.value)
         connection.send(b"the next one")
         assert messages_of(server.wait(lambda records: records[0].frames)[0].frames) == [(BINARY, b"the next one")]
 
@@ -120,6 +121,21 @@ def test_an_iterable_goes_in_fragments_of_one_message(fragments, expected):
     assert [(one.opcode, one.fin) for one in frames] == expected
     whole = b"".join(one.encode() if isinstance(one, str) else one for one in fragments)
     assert b"".join(one.payload for one in frames) == whole
+
+
+def test_fragments_go_as_they_were_when_they_came_whatever_becomes_of_their_buffer():
+    def reusing():
+        buffer = bytearray(b"one")
+        yield buffer
+        buffer[:] = b"second"
+        yield buffer
+        buffer.clear()
+        yield memoryview(buffer)
+
+    with connected(steps.receive(), steps.serve()) as (_, server, connection):
+        connection.send(reusing())
+        frames = server.wait(lambda records: len(records[0].frames) >= 3)[0].frames
+    assert [one.payload for one in frames] == [b"one", b"second", b""]
 
 
 @pytest.mark.parametrize("broken", ["raises", "mixes"])
@@ -291,6 +307,129 @@ def test_a_pong_overtakes_between_messages_that_wait():
     assert at < 40, "the pong waited for all messages"
 
 
+def resting(gate, *fragments):
+    """An iterable that waits before the last fragment."""
+    yield from fragments[:-1]
+    assert gate.wait(30)
+    yield fragments[-1]
+
+
+def test_behind_a_message_in_the_making_a_send_waits_and_says_so():
+    with connected(steps.serve()) as (_, server, connection):
+        gate = threading.Event()
+        maker = threading.Thread(target=connection.send, args=(resting(gate, "a", "b", "c"),))
+        maker.start()
+        server.wait(lambda records: records[0].frames)
+        with pytest.raises(TimeoutError, match="another message has been in the making") as caught:
+            connection.send("x", timeout=0.1)
+        assert "does not read" not in str(caught.value)
+        assert connection.ping().wait(10), "a ping goes between the fragments"
+        gate.set()
+        maker.join(10)
+        connection.send("y")
+        assert messages_of([one for one in server.wait(lambda records: len(records[0].frames) >= 5)[0].frames
+                            if one.opcode < CLOSE]) == [(TEXT, b"abc"), (TEXT, b"y")]
+
+
+def test_a_send_that_waits_for_a_message_in_the_making_ends_with_the_connection():
+    with connected(steps.wait(0.7), steps.close(4000, "enough"), steps.until_eof()) as (_, server, connection):
+        gate, errors = threading.Event(), []
+
+        def send(message):
+            try:
+                connection.send(message, timeout=None)
+            except ConnectionClosed as error:
+                errors.append(error.code)
+
+        maker = threading.Thread(target=send, args=(resting(gate, "a", "b", "c"),))
+        maker.start()
+        server.wait(lambda records: records[0].frames)
+        waiting = threading.Thread(target=send, args=("x",))
+        waiting.start()
+        waiting.join(10)
+        assert (waiting.is_alive(), errors) == (False, [4000])
+        gate.set()
+        maker.join(10)
+        assert errors == [4000, 4000]
+
+
+class Interrupted:
+    """A sender behind whose first frame a signal's handler raises."""
+
+    def __init__(self, sender):
+        self.sender = sender
+
+    def send(self, *arguments, **options):
+        self.sender.send(*arguments, **options)
+        raise KeyboardInterrupt
+
+    def __getattr__(self, name):
+        return getattr(self.sender, name)
+
+
+def test_a_signal_behind_the_first_fragment_ends_the_connection_as_nothing_can_follow_it():
+    with connected(steps.serve()) as (_, server, connection):
+        connection._outgoing._sender = Interrupted(connection._outgoing._sender)
+        with pytest.raises(KeyboardInterrupt):
+            connection.send(["a", "b", "c"])
+        frames = server.wait(lambda records: len(records[0].frames) == 2)[0].frames
+        assert [(one.opcode, one.payload[:2]) for one in frames] == [(TEXT, b"a"), (CLOSE, (1011).to_bytes(2, "big"))]
+
+
+@pytest.mark.parametrize("timeout", [float("nan"), "5", True, object()])
+def test_what_is_no_time_is_refused(timeout):
+    with connected(steps.serve()) as (_, _server, connection):
+        with pytest.raises(ConfigurationError, match=r"send\.timeout"):
+            connection.send("x", timeout=timeout)
+        with pytest.raises(ConfigurationError, match=r"wait\.timeout"):
+            connection.ping().wait(timeout)
+        for wait in (-1, float("inf"), 1e300):
+            connection.send("x", timeout=wait)
+
+
+def test_an_iterable_that_sends_is_told_so_and_does_not_hang():
+    with connected(steps.serve()) as (_, _server, connection):
+        def wrong():
+            yield "a"
+            yield "b"
+            connection.send("another message", timeout=None)
+
+        with pytest.raises(EngineError, match="in the middle of a message"):
+            connection.send(wrong())
+
+
+def test_a_signals_handler_may_ping_within_a_send_that_waits_but_not_send():
+    pongs, errors = [], []
+    with connected(steps.stall(1.5), steps.serve(), write_limit=4 * MIB) as (_, _server, connection):
+        def handle(*_):
+            pongs.append(connection.ping())
+            try:
+                connection.send("x", timeout=None)
+            except EngineError as error:
+                errors.append(error)
+
+        before = signal.signal(signal.SIGUSR1, handle)
+        timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGUSR1))
+        timer.start()
+        try:
+            for _ in range(8):
+                connection.send(bytes(4 * MIB), timeout=30)
+        finally:
+            timer.join()
+            signal.signal(signal.SIGUSR1, before)
+        assert (len(pongs), len(errors)) == (1, 1)
+        assert pongs[0].wait(10)
+
+
+def test_pings_without_an_answer_are_bounded():
+    with connected(steps.stall()) as (_, _server, connection):
+        for number in range(256):
+            connection.ping(b"x" * 120 + number.to_bytes(2, "big"))
+        with pytest.raises(TimeoutError, match="256 pings"):
+            connection.ping()
+        connection.send("messages still go")
+
+
 # ------------------------------------------------------------------------------------------------------------ pings, closing
 
 
@@ -313,7 +452,7 @@ def test_a_pong_answers_the_pings_before_it_too():
         assert second.wait(10)
 
 
-@pytest.mark.parametrize("data", ["ü" * 63, b"x" * 126, 7], ids=["text", "bytes", "number"])
+@pytest.mark.parametrize("data", ["ü" * 63, b"x" * 126, 7, "\ud800"], ids=["text", "bytes", "number", "half a character"])
 def test_what_is_no_payload_of_a_ping_is_refused(data):
     with connected(steps.serve()) as (_, _server, connection):
         with pytest.raises(ConfigurationError, match=r"ping\.data"):
@@ -347,6 +486,7 @@ def test_closing_sends_the_code_and_reason_and_the_retry_policy_decides_about_th
     (999, "", "close.code"), (1005, "", "close.code"), (1006, "", "close.code"), (1015, "", "close.code"),
     (2000, "", "close.code"), (5000, "", "close.code"), ("1000", "", "close.code"), (True, "", "close.code"),
     (1000, "x" * 124, "close.reason"), (1000, "€" * 42, "close.reason"), (1000, b"x", "close.reason"),
+    (1000, "\ud800", "close.reason"),
 ])
 def test_what_must_not_be_in_a_close_is_refused(code, reason, names):
     with connected(steps.serve()) as (_, _server, connection):

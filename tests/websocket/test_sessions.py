@@ -14,6 +14,7 @@ from collections import Counter
 
 import pytest
 
+from tests.waiting import until
 from wsengine import (
     Backoff,
     ConfigurationError,
@@ -50,13 +51,6 @@ def send(*payloads):
 
 def figures(pipeline):
     return pipeline.stats().producers[0]["frame_handler"]
-
-
-def wait_until(condition, timeout=15.0):
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not become true in time"
-        time.sleep(0.002)
 
 
 # ------------------------------------------------------------------------------------------------------ what is emitted
@@ -108,7 +102,7 @@ def test_eight_processors_behind_it_handle_everything_exactly_once_over_reconnec
             for cut in range(4):
                 feed.wait(lambda log, cut=cut: len(log.connections) > cut and log.messages >= (cut + 1) * 5000)
                 feed.cut()
-            wait_until(lambda: figures(pipeline)["taken"] == count, 60)
+            until(lambda: figures(pipeline)["taken"] == count, 60)
             result = pipeline.stop()
         assert len(feed.log().connections) == 5
     expected = Counter(itertools.chain.from_iterable(
@@ -168,15 +162,66 @@ def test_a_marker_stands_ahead_of_each_generation_in_order(handler):
                [steps.accept(), send(b"c"), SERVE]]
     with ScriptedServer(scripts) as server:
         with Collector(producer(server.url, handler, session_markers=True)) as pipeline:
-            messages = pipeline.wait(5)
+            messages = pipeline.wait(6)
             connection = pipeline._wsengine_producers[0].connections[0]
-        assert shown(messages) == [(1, "marker"), (1, b"a"), (1, b"b"), (3, "marker"), (3, b"c")]
-        [first, _, _, second, _] = messages
+        assert shown(messages) == [(1, "marker"), (1, b"a"), (1, b"b"), (2, "marker"), (3, "marker"), (3, b"c")]
+        [first, _, _, _, second, _] = messages
         assert (second.data, second.opcode, second.seq, second.connection_index) == (None, 0, 0, 0)
         assert second.connection is connection
         assert second.metadata["epoch"] == 3
         assert first.received_ns < second.received_ns
-        assert pipeline.stop().successful == 5
+        assert pipeline.stop().successful == 6
+
+
+def test_a_marker_comes_when_the_connection_is_ready_and_not_with_its_first_message():
+    lives = [[steps.accept(), steps.receive(1), steps.text("data"), steps.cut()], [steps.accept(), SERVE]]
+    with ScriptedServer(lives) as server:
+        feed = WebSocketProducer(server.url, session_markers=True, retry=Backoff(0.02))
+        with Collector(feed) as pipeline:
+            assert shown(pipeline.wait(1)) == [(1, "marker")], "the server has sent nothing yet"
+            pipeline.received[0].connection.send("go on")
+            assert shown(pipeline.wait(3)) == [(1, "marker"), (1, b"data"), (2, "marker")]
+            assert pipeline.stop().drained
+
+
+@pytest.mark.parametrize("handler", [None, lambda payload, state: Emit([payload], state)], ids=["alone", "with a handler"])
+def test_markers_of_many_connections_stand_between_their_generations_whatever_the_others_bring(handler):
+    lives = [[steps.accept(), send(*(b"%d" % n for n in range(life * 40))), steps.cut()] for life in (3, 0, 1, 0, 0, 2)] * 4
+    with ScriptedServer([*lives, [steps.accept(), send(b"0"), SERVE]]) as server:
+        feed = WebSocketProducer(server.url, frame_handler=handler, session_markers=True, concurrency=4,
+                                 retry=Backoff(0.001, maximum=0.001))
+        with Collector(feed, max_queue=64) as pipeline:
+            until(lambda: sum(m.marker for m in list(pipeline.received)) == len(lives) + 4
+                  and len(pipeline.received) == len(lives) + 4 + 4 * 6 * 40 + 4)
+    for index in range(4):
+        mine = [m for m in pipeline.received if m.connection_index == index]
+        assert [m.epoch for m in mine] == sorted(m.epoch for m in mine)
+        assert [m.epoch for m in mine if m.marker] == list(range(1, mine[-1].epoch + 1))
+        assert [m.marker for m in mine] == [at == 0 or mine[at - 1].epoch != m.epoch for at, m in enumerate(mine)]
+
+
+def test_markers_that_wait_at_the_deadline_of_a_stop_are_let_go_and_counted():
+    entered, gate = threading.Event(), threading.Event()
+
+    def handler(payload, state):
+        entered.set()
+        gate.wait(30)
+        return Emit([payload], state)
+
+    scripts = [[steps.accept(), send(b"a"), steps.cut()], [steps.accept(), steps.cut()], [steps.accept(), SERVE]]
+    with ScriptedServer(scripts) as server, capture(*EVENTS) as seen:
+        pipeline = Collector(producer(server.url, handler, session_markers=True))
+        pipeline.start()
+        try:
+            assert entered.wait(15)
+            seen.wait(SUCCESS, 3)
+            until(lambda: pipeline.stats().held_messages == 3)      # the frame in hand, and two markers behind it
+            result = pipeline.stop(0.2)
+            assert (result.drained, result.successful, result.left) == (False, 1, 3)
+            assert pipeline.stats().held_messages == 0
+        finally:
+            gate.set()
+        until(lambda: not any(f"wsengine:{pipeline.name}" in one.name for one in threading.enumerate()))
 
 
 def test_a_marker_passes_the_transformer_and_stands_though_the_first_message_is_skipped_or_fails():
@@ -269,7 +314,7 @@ def test_a_failure_of_a_generation_that_is_over_changes_nothing_and_is_logged(ca
             seen.wait(SUCCESS, 2)
             over.set()
             assert [(m.epoch, m.data) for m in pipeline.wait(1)] == [(2, b"good")]
-            wait_until(lambda: "generation 1, which is over" in caplog.text)
+            until(lambda: "generation 1, which is over" in caplog.text)
             assert len(server.connections) == 2
         assert seen.of(FAILURE) == []
         assert len(seen.of(DISCONNECTED)) == 1
@@ -350,7 +395,7 @@ def test_a_slow_handler_pauses_the_socket_and_memory_stays_bounded():
             pipeline = Collector(producer(feed.url, handler), max_queue=1024, max_queue_bytes=2**20)
             with pipeline:
                 seen.wait(HIGH)
-                wait_until(lambda: pipeline._wsengine_producers[0].connections[0].paused)
+                until(lambda: pipeline._wsengine_producers[0].connections[0].paused)
                 stats = pipeline.stats()
                 assert stats.held_messages <= 1024
                 assert stats.held_bytes <= 2**20 + 2**18
@@ -470,9 +515,9 @@ def test_a_recorded_session_that_begins_anew_is_resolved_anew(recordings, exchan
         pipeline = Collector(producer(feed.url, handler, dict, retry=Backoff(0.001, maximum=0.001)))
         with pipeline:
             for life in range(2):
-                feed.wait(lambda log, life=life: len(log.connections) > life and log.connections[life].messages >= 200)
+                until(lambda life=life: sum(m.epoch == life + 1 for m in list(pipeline.received)) > 100, 60)
                 feed.cut()
-            wait_until(lambda: sum(m.epoch == 3 for m in list(pipeline.received)) == len(expected), 60)
+            until(lambda: sum(m.epoch == 3 for m in list(pipeline.received)) == len(expected), 60)
         assert len(feed.log().connections) == 3
     for epoch in (1, 2, 3):
         received = [m.data for m in pipeline.received if m.epoch == epoch]
@@ -488,7 +533,7 @@ def test_ids_of_a_session_that_was_never_introduced_fail_the_connection_once(rec
     handler, _ = EXCHANGES[exchange]
     with Feed.recording(recordings / f"{exchange}.jsonl.gz", speed=60.0) as feed, capture(*EVENTS) as seen:
         with Collector(producer(feed.url, handler, dict, retry=Backoff(0.001, max_retries=1))) as pipeline:
-            feed.wait(lambda log: log.messages >= 200)
+            until(lambda: len(pipeline.received) >= 100, 60)
             feed.cut()
             [failure] = seen.wait(FAILURE)
             assert pipeline.join(20) is not None

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import errno
+import functools
+import ssl
 import threading
 import time
 
 import pytest
 
+from tests.waiting import until
 from wsengine import (
     Backoff,
     ConfigurationError,
     ConnectionClosedError,
     ConnectionClosedOK,
+    EngineError,
     PayloadTooBig,
     ProtocolError,
     RetriesExhausted,
@@ -21,6 +25,8 @@ from wsengine import (
 )
 from wsengine.engine.receiver import Note
 from wsengine.testing import Collector, Feed, ScriptedServer, capture, steps
+from wsengine.websocket.connection import Connection
+from wsengine.websocket.failures import worth_a_retry
 from wsengine.websocket.supervisor import Supervisor, outcome
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
@@ -50,6 +56,8 @@ def note(cause, code=0, error=0, text=b"", detail=0):
     (note("error", error=errno.ECONNRESET), "disconnected", ConnectionResetError, "Connection reset by peer"),
     (note("idle"), "timeout", TimeoutError, "nothing was received for ws_timeout"),
     (note("pong"), "timeout", TimeoutError, "keepalive ping timeout"),
+    (note("tls", text=b"tlsv13 alert certificate required"), "disconnected", ssl.SSLError,
+     "tlsv13 alert certificate required"),
     (note("memory"), "failure", MemoryError, "no memory"),
 ], ids=lambda one: one.cause if isinstance(one, Note) else "")
 def test_each_cause_of_an_end_has_its_event_and_its_error(given, event, kind, shown):
@@ -57,6 +65,15 @@ def test_each_cause_of_an_end_has_its_event_and_its_error(given, event, kind, sh
     assert name == event
     assert type(error) is kind
     assert shown in str(error)
+
+
+@pytest.mark.parametrize(("text", "retried"), [
+    (b"tlsv13 alert certificate required", False), (b"ssl/tls alert bad certificate", False),
+    (b"sslv3 alert certificate expired", False), (b"tlsv1 alert unknown ca", False),
+    (b"decryption failed or bad record mac", True), (b"tlsv1 alert internal error", True),
+])
+def test_what_tls_says_behind_the_handshake_is_judged_as_in_it(text, retried):
+    assert worth_a_retry(outcome(note("tls", text=text), 64)[1]) is retried
 
 
 # ------------------------------------------------------------------------------------------------------------ attempts
@@ -267,3 +284,120 @@ def test_a_place_in_backoff_does_not_wake_the_supervisor_while_the_pipeline_drai
         gate.set()
         stopping.join(20)
     assert seen_meanwhile < 20
+
+
+# ---------------------------------------------------------------------------------------- what user code does is its own
+
+
+class Mute(Exception):
+    """Has no text."""
+
+    def __str__(self):
+        raise LookupError("no text to be had")
+
+    __repr__ = __str__
+
+
+class Odd(float):
+    """A number that cannot be compared, nor shown."""
+
+    def __lt__(self, other):
+        raise SystemExit("no order to be had")
+
+    __eq__ = __gt__ = __le__ = __ge__ = __lt__
+    __hash__ = float.__hash__
+
+    def __repr__(self):
+        raise LookupError("no text to be had")
+
+
+async def later():
+    return 1.0
+
+
+@pytest.mark.parametrize(("options", "shown"), [
+    ({"retry": lambda state: Odd(1)}, "whether to connect again cannot be decided: SystemExit: no order to be had"),
+    ({"retry": lambda state: later()}, "retry=<coroutine>: the callable returned this"),
+    ({"retry": lambda state: Mute()}, "retry=<Mute>: the callable returned this"),
+    ({"process_exception": lambda error: later()}, "process_exception=<coroutine>: the callable returned this"),
+    ({"process_exception": lambda error: Mute()}, "gave up without another attempt: <Mute>"),
+    ({"process_exception": lambda error: Odd(1)}, "process_exception=<Odd>: the callable returned this"),
+], ids=["retry odd", "retry coroutine", "retry mute", "process coroutine", "process mute", "process odd"])
+@pytest.mark.parametrize("when", ["an attempt failed", "a connection was lost"])
+def test_what_a_callable_returns_costs_its_own_connection_only(caplog, options, shown, when):
+    lost = [steps.respond(503)] if when == "an attempt failed" else [steps.accept(), steps.wait(0.2), steps.cut()]
+    script = [steps.accept(), *[step for _ in range(400) for step in (steps.text("on"), steps.serve(0.02))]]
+    with ScriptedServer([lost, script]) as server, capture(*EVENTS) as seen:
+        with Collector(producer(server.url, concurrency=2, **options)) as pipeline:
+            seen.wait(FAILURE if when == "an attempt failed" else DISCONNECTED)
+            connections = pipeline._wsengine_producers[0].connections
+            until(lambda: sorted(one.state for one in connections) == ["ready", "stopped"])
+            pipeline.wait(len(pipeline.received) + 3)
+            assert pipeline.state == "running"
+            result = pipeline.stop(10)
+    assert (result.error, result.threads_alive) == (None, ())
+    assert shown in caplog.text
+    assert "supervisor" not in "".join(one.getMessage() for one in caplog.records)
+
+
+class Asynchronous:
+    async def __call__(self, given):
+        return None
+
+
+@pytest.mark.parametrize("value", [later, functools.partial(later), Asynchronous()], ids=["function", "partial", "object"])
+@pytest.mark.parametrize("option", ["retry", "process_exception", "transformer", "on_upgrade", "frame_handler"])
+def test_an_async_callable_is_refused_at_construction(option, value):
+    with pytest.raises(ConfigurationError, match=f"{option}=.*define it without async"):
+        producer("ws://127.0.0.1:1", **{option: value})
+
+
+# ------------------------------------------------------------------------------------ a connection that cannot be taken
+
+
+@pytest.mark.parametrize("fault", [EngineError("no way to read it"), OSError(errno.EMFILE, "no descriptors"), MemoryError()],
+                         ids=lambda one: type(one).__name__)
+def test_nothing_is_taken_to_be_sent_on_a_connection_that_the_reader_did_not_get(monkeypatch, fault):
+    real, calls = Connection.stream, []
+
+    def stream(self, *given):
+        calls.append(1)
+        if len(calls) == 1:
+            raise fault
+        return real(self, *given)
+
+    monkeypatch.setattr(Connection, "stream", stream)
+    with ScriptedServer([[steps.accept(), steps.serve()]]) as server, capture(*EVENTS) as seen:
+        with Collector(producer(server.url, retry=Backoff(3, jitter="none"))) as pipeline:
+            [event] = seen.wait(FAILURE)
+            assert event.metadata["reason"] is fault
+            connection = pipeline._wsengine_producers[0].connections[0]
+            until(lambda: connection.state == "backoff")
+            with pytest.raises(ConnectionClosedError) as caught:
+                connection.send("lost")
+            assert caught.value.__cause__ is fault
+            seen.wait(SUCCESS, timeout=20)
+            connection.send("taken")
+
+
+# ---------------------------------------------------------------------------------------------------- a blocked hook
+
+
+def test_a_hook_that_blocks_delays_a_stop_to_its_deadline_and_is_named():
+    entered, gate = threading.Event(), threading.Event()
+
+    def on_upgrade(upgrade):
+        entered.set()
+        gate.wait(60)
+
+    with ScriptedServer([[steps.accept(), steps.until_eof()]]) as server:
+        pipeline = Collector(producer(server.url, on_upgrade=on_upgrade))
+        pipeline.start()
+        try:
+            assert entered.wait(20)
+            result = pipeline.stop(0.5)
+        finally:
+            gate.set()
+        assert result.threads_alive == ("wsengine:Collector:producer_0:dialer_0",)
+        until(lambda: not any("dialer" in one.name for one in threading.enumerate()))
+        server.wait_ended(1)  # what the dialer brought behind the end is closed

@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from wsengine import Backoff, ConfigurationError, InvalidStatus, RetriesExhausted, WebSocketProducer
+from wsengine import Backoff, ConfigurationError, InvalidRedirect, InvalidStatus, RetriesExhausted, WebSocketProducer
 from wsengine.testing import Collector, ScriptedServer, build_server_frame, steps
 from wsengine.testing.wire import accept_response, parse_request
 from wsengine.websocket.dial import dial
@@ -87,6 +87,52 @@ def test_a_redirect_is_not_followed_over_a_socket_of_the_users():
         with pytest.raises(InvalidStatus) as caught:
             dial(URI, Way(URI, sock=connected(server)))
         assert type(caught.value) is InvalidStatus
+
+
+def respond_over(path, *answers):
+    """A server on a Unix socket that gives each connection one answer: its thread, and what it was asked."""
+    asked = []
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path)
+    listener.listen()
+    listener.settimeout(20)
+
+    def work():
+        with listener, contextlib.suppress(TimeoutError):
+            for answer in answers:
+                sock, _ = listener.accept()
+                with sock:
+                    asked.append(sock.recv(65536))
+                    sock.sendall(answer)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    return thread, asked
+
+
+NOT_FOUND = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
+
+
+def redirect(location):
+    return f"HTTP/1.1 302 Found\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n".encode()
+
+
+def test_a_redirect_within_the_origin_is_followed_over_a_unix_socket(tmp_path):
+    thread, asked = respond_over(str(tmp_path / "s"), redirect("/elsewhere"), NOT_FOUND)
+    with pytest.raises(InvalidStatus, match="404"):
+        dial(URI, Way(URI, unix=tmp_path / "s"), headers={"X-Api-Key": "mine"})
+    thread.join(10)
+    assert asked[1].startswith(b"GET /elsewhere HTTP/1.1\r\n")
+    assert b"X-Api-Key: mine\r\n" in asked[1]
+
+
+def test_a_redirect_to_another_origin_is_not_followed_over_a_unix_socket(tmp_path):
+    thread, asked = respond_over(str(tmp_path / "s"), redirect("ws://other.example/?s3cret"))
+    with pytest.raises(InvalidRedirect, match="one server behind it") as caught:
+        dial(URI, Way(URI, unix=tmp_path / "s"))
+    thread.join(10)
+    assert len(asked) == 1
+    assert "s3cret" not in str(caught.value)
 
 
 def test_a_pipeline_with_one_socket_makes_one_connection():

@@ -11,7 +11,12 @@ import pytest
 import wsengine
 from wsengine import Backoff, ConfigurationError, InvalidURI, URLCallableError, WebSocketProducer, telemetry
 from wsengine.testing import Collector, ScriptedServer, capture, steps
+from wsengine.websocket.deadline import Cancellation, Cancelled
+from wsengine.websocket.dial import dial
+from wsengine.websocket.dialers import MOST
 from wsengine.websocket.target import Target, positional_arguments
+from wsengine.websocket.uri import parse_uri
+from wsengine.websocket.way import Way
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -183,6 +188,42 @@ def test_a_slow_url_callable_uses_up_open_timeout():
         gate.set()
     assert isinstance(failure.metadata["reason"], TimeoutError)
     assert "the url callable" in str(failure.metadata["reason"])
+
+
+def test_attempts_that_wait_for_a_dialer_ask_nobody_once_a_stop_has_begun():
+    gate, asked, all_in = threading.Event(), [], threading.Barrier(MOST + 1)
+
+    def url(index):
+        asked.append(index)
+        if not gate.is_set():
+            all_in.wait(10)
+            gate.wait(10)
+        return "ws://127.0.0.1:9"
+
+    feed = producer(url, concurrency=60)
+    pipeline = Collector(feed)
+    pipeline.start()
+    all_in.wait(10)
+    stopper = threading.Thread(target=pipeline.stop)
+    stopper.start()
+    while not feed._supervisor._cancellation.cancelled:
+        stopper.join(0.01)
+    gate.set()
+    stopper.join(30)
+    assert len(asked) == MOST
+
+
+@pytest.mark.parametrize("option", ["headers", "sock"])
+def test_a_cancelled_dial_asks_no_callable(option):
+    asked = []
+    uri = parse_uri("ws://127.0.0.1:9")
+    headers = (lambda: asked.append(1)) if option == "headers" else None
+    way = Way(uri, sock=(lambda: asked.append(1)) if option == "sock" else None)
+    with Cancellation() as cancellation:
+        cancellation.cancel()
+        with pytest.raises(Cancelled):
+            dial(uri, way, headers=headers, cancellation=cancellation)
+    assert asked == []
 
 
 def test_credentials_in_clear_are_refused_at_the_attempt():

@@ -24,8 +24,10 @@ from wsengine import Backoff, WebSocketProducer
 from wsengine.engine import tls as engine_tls
 from wsengine.errors import ConfigurationError, InvalidMessage, InvalidStatus
 from wsengine.testing import Collector, Feed, OpenSSLServer, ScriptedServer, build_server_frame, steps
+from wsengine.websocket.channel import Channel
 from wsengine.websocket.deadline import Cancellation, Cancelled
 from wsengine.websocket.dial import dial
+from wsengine.websocket.failures import worth_a_retry
 from wsengine.websocket.tls import TlsLayer, default_context, open_tls
 from wsengine.websocket.uri import parse_uri
 from wsengine.websocket.way import Way
@@ -33,16 +35,6 @@ from wsengine.websocket.way import Way
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
 HELLO = build_server_frame(1, b"hello")
-
-
-@pytest.fixture(params=["A", "B"])
-def path(request, monkeypatch):
-    """Both paths; B is forced by the variable that users have for it."""
-    if request.param == "B":
-        monkeypatch.setenv(engine_tls.FORCED, "B")
-    elif reason := engine_tls.why_not(ssl.create_default_context()):
-        pytest.skip(f"no path A here: {reason}")
-    return request.param
 
 
 @pytest.fixture
@@ -228,6 +220,74 @@ def test_a_missing_client_certificate_is_told_also_where_tls_1_3_says_it_late(ce
         assert ("the wait for the upgrade response" in str(error)) == (version == "1.3")
 
 
+def late_sender(monkeypatch):
+    """Hold the upgrade request back until the peer's reset has arrived, which else is a matter of microseconds."""
+    real = Channel.send
+
+    def send(channel, data):
+        end = time.monotonic() + 10
+        while not was_reset(channel.sock) and time.monotonic() < end:
+            time.sleep(0.005)
+        return real(channel, data)
+
+    monkeypatch.setattr(Channel, "send", send)
+
+
+def was_reset(sock):
+    """Whether the kernel knows that the peer is gone for good; leaves what has arrived where it is."""
+    poller = select.poll()
+    poller.register(sock.fileno(), 0)
+    return any(events & (select.POLLERR | select.POLLHUP) for _, events in poller.poll(0))
+
+
+def resetting_server(certificates):
+    """TLS 1.3 with a client certificate wanted; it says so, and goes with a reset behind it."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.load_cert_chain(certificates.issue("127.0.0.1"))
+    context.load_verify_locations(certificates.ca_file)
+    context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def test_the_alert_is_told_where_it_has_arrived_before_the_request_is_sent(certificates, client, path, monkeypatch):
+    late_sender(monkeypatch)
+    listener = socket.create_server(("127.0.0.1", 0))
+    context = resetting_server(certificates)
+
+    def serve():
+        raw, _ = listener.accept()
+        with contextlib.suppress(OSError), context.wrap_socket(raw, server_side=True, do_handshake_on_connect=False) as sock:
+            try:
+                sock.do_handshake()
+            finally:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        error = refused(ssl.SSLError, f"wss://127.0.0.1:{listener.getsockname()[1]}", client)
+        assert error.reason == "TLSV13_ALERT_CERTIFICATE_REQUIRED"
+        assert "load_cert_chain" in str(error)
+        assert not worth_a_retry(error)
+    finally:
+        thread.join(10)
+        listener.close()
+
+
+@pytest.mark.parametrize("version", ["1.2", "1.3"])
+def test_a_server_that_ends_without_an_alert_is_told_with_what_may_be_wrong(certificates, client, path, version):
+    """As servers on asyncio do, which close the transport before the alert is out."""
+    steps_of = {"1.2": [steps.skip_tls(), steps.cut()], "1.3": [steps.cut()]}
+    with ScriptedServer([steps_of[version]], tls=certificates.server()) as server:
+        error = refused((ssl.SSLEOFError, InvalidMessage), server.url, client)
+        assert isinstance(error, ssl.SSLEOFError) == (version == "1.2")
+        assert "every time" in str(error)
+        assert "load_cert_chain" in str(error)
+        assert ("one for TLS" in str(error)) == (version == "1.2")
+        assert worth_a_retry(error)
+
+
 def test_versions_without_one_in_common_are_told(certificates, client, path):
     client.maximum_version = ssl.TLSVersion.TLSv1_2
     with ScriptedServer([[steps.accept()]], tls=certificates.server(minimum="1.3")) as server:
@@ -333,6 +393,7 @@ def test_a_wrong_option_is_named(url, options, name):
 @pytest.mark.parametrize(("url", "headers"), [
     ("ws://user:s3cret@feed.example/", None), ("ws://feed.example/", {"authorization": "s3cret"}),
     ("ws://feed.example/", [("Cookie", "s3cret")]), ("ws://10.0.0.1/", {"Proxy-Authorization": "s3cret"}),
+    ("ws://feed.example/", {"X-Api-Key": "s3cret"}), ("ws://feed.example/", {"Accept": "*/*", "x-auth-token": "s3cret"}),
 ])
 def test_plain_ws_sends_no_credentials_to_another_machine_unless_allowed_c32(monkeypatch, url, headers):
     monkeypatch.setattr(socket.socket, "connect_ex", lambda *_: pytest.fail("something was dialed"))

@@ -6,13 +6,18 @@ going on while a handler holds the GIL, is a test of tests/stress.
 
 from __future__ import annotations
 
+import base64
+import contextlib
+import hashlib
+import socket
 import ssl
 import threading
 import time
 
 import pytest
 
-from wsengine import Backoff, ConnectionClosed, WebSocketProducer, telemetry
+from tests.waiting import until
+from wsengine import Backoff, ConnectionClosed, RetriesExhausted, WebSocketProducer, telemetry
 from wsengine.engine import tls as engine_tls
 from wsengine.testing import Collector, Feed, ScriptedServer, build_server_frame, capture, steps
 from wsengine.testing.stamp import read_sequence
@@ -23,15 +28,6 @@ ID = "tls"
 DISCONNECTED, FAILURE = (telemetry.connection_event(ID, name) for name in ("disconnected", "failure"))
 
 
-@pytest.fixture(params=["A", "B"])
-def path(request, monkeypatch):
-    if request.param == "B":
-        monkeypatch.setenv(engine_tls.FORCED, "B")
-    elif reason := engine_tls.why_not(ssl.create_default_context()):
-        pytest.skip(f"no path A here: {reason}")
-    return request.param
-
-
 @pytest.fixture
 def producer(certificates):
     def make(url, **options):
@@ -39,13 +35,6 @@ def producer(certificates):
                                          "retry": Backoff(0.02, factor=1, jitter="none"), **options})
 
     return make
-
-
-def until(condition, timeout=10.0):
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true in time"
-        time.sleep(0.001)
 
 
 @pytest.mark.parametrize(("concurrency", "processors"), [(1, 1), (3, 4)])
@@ -134,7 +123,7 @@ def test_a_full_pipeline_holds_the_server_back_and_loses_nothing_over_either_pat
     with Feed.trades(size=4096, count=20_000, tls=certificates.server()) as feed:
         source = producer(feed.url)
         with Slow(source, max_queue=64) as pipeline:
-            until(lambda: source.connections[0].paused, 20)
+            until(lambda: source.connections[0].paused)
             time.sleep(0.3)
             assert feed.log().messages < 20_000
             gate.set()
@@ -152,3 +141,88 @@ def test_a_stop_closes_with_1000_and_a_send_afterwards_is_refused(path, producer
             source.connections[0].send("x")
         log = feed.wait(lambda log: not any(one.open for one in log.connections))
     assert log.connections[0].close_code == 1000
+
+
+# -------------------------------------------------------------------------------------------- a certificate that is missing
+
+
+class LateAsker:
+    """A server over TLS 1.3 that asks for a client certificate behind the 101 (RFC 8446 §4.6.2), and takes none but one."""
+
+    def __init__(self, certificates):
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._context.load_cert_chain(certificates.issue("127.0.0.1"))
+        self._context.load_verify_locations(certificates.ca_file)
+        self._context.minimum_version = ssl.TLSVersion.TLSv1_3
+        self._context.post_handshake_auth = True
+        self._context.verify_mode = ssl.CERT_REQUIRED
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"wss://127.0.0.1:{self._listener.getsockname()[1]}/"
+        self.asked = 0
+        self._thread = threading.Thread(target=self._serve)
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        self._listener.close()
+
+    def _serve(self):
+        while True:
+            try:
+                sock, _ = self._listener.accept()
+            except OSError:
+                return
+            sock.settimeout(20)
+            with contextlib.suppress(OSError), self._context.wrap_socket(sock, server_side=True) as layer:
+                self._ask(layer)
+
+    def _ask(self, layer):
+        request = b""
+        while b"\r\n\r\n" not in request:
+            request += layer.recv(4096)
+        key = request.partition(b"Sec-WebSocket-Key: ")[2].partition(b"\r\n")[0]
+        digest = hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()
+        layer.sendall(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                      b"Sec-WebSocket-Accept: " + base64.b64encode(digest) + b"\r\n\r\n" + build_server_frame(1, b"first"))
+        self.asked += 1
+        layer.verify_client_post_handshake()
+        layer.sendall(build_server_frame(1, b"second"))
+        with contextlib.suppress(ssl.SSLError):  # the answer: no certificate; the alert goes out
+            layer.recv(4096)
+        layer.unwrap()
+
+
+def gives_up(pipeline):
+    """Run it to its end; the failure, which must not have been worth another attempt."""
+    pipeline.start()
+    try:
+        result = pipeline.join(20)
+        assert result is not None, "it goes on trying"
+    finally:
+        pipeline.stop(5)
+    assert isinstance(result.error, RetriesExhausted)
+    assert result.error.fatal
+    assert isinstance(result.error.last, ssl.SSLError)
+    return result.error.last
+
+
+def test_a_missing_client_certificate_is_fatal_where_the_alert_comes_behind_the_handshake(path, producer, certificates):
+    tls = certificates.server(client_ca=certificates.ca_file, minimum="1.3")
+    with ScriptedServer([[steps.accept(), steps.serve()]], tls=tls) as server:
+        assert "CERTIFICATE_REQUIRED" in gives_up(Collector(producer(server.url))).reason
+
+
+def test_a_missing_client_certificate_is_fatal_where_the_alert_comes_after_ready(path, producer, certificates):
+    context = certificates.context()
+    context.post_handshake_auth = True
+    with LateAsker(certificates) as server:
+        pipeline = Collector(producer(server.url, ssl=context))
+        error = gives_up(pipeline)
+    assert "CERTIFICATE_REQUIRED" in error.reason
+    assert "certificate required" in str(error).lower().replace("_", " ")
+    assert [one.data for one in pipeline.received][:1] == [b"first"]
+    assert server.asked == 1

@@ -209,3 +209,9 @@ def test_a_password_never_shows_whatever_characters_it_has(secret, tail):
         # A password with an unescaped delimiter can make another valid URI, whose path it then is.
         assume(not set("?/#") & set(secret))
     assert "QQ" not in shown
+
+
+@pytest.mark.parametrize("uri", ["ws://\ud800:x@h/", "ws://x:\udfff@h/", "ws://h\ud800/", "ws://h/\ud800", "ws://h/?\ud800"])
+def test_a_lone_surrogate_anywhere_is_one_invalid_uri(uri):
+    with pytest.raises(InvalidURI):
+        parse_uri(uri)

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -27,14 +26,15 @@ from wsengine.engine.inflate import MessageInflater
 from wsengine.errors import (
     BootstrapError,
     ConnectionClosedError,
-    ConnectionClosedOK,
     EngineError,
     PayloadTooBig,
     ProtocolError,
 )
-from wsengine.options import seconds
+from wsengine.options import close_coroutine, seconds
 from wsengine.pipeline.frame_handler import Fail
-from wsengine.websocket.deadline import Deadline
+from wsengine.websocket.deadline import Cancelled, Deadline
+from wsengine.websocket.outcome import closed
+from wsengine.wording import is_interrupt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -104,7 +104,8 @@ class Upgrade:
 
         Args:
             predicate: called with payloads, text as UTF-8.
-            timeout: seconds; None waits as long as the attempt may.
+            timeout: seconds; None waits as long as the attempt may. What has arrived is looked at in any case, so with 0
+                this is a look.
             keep: let the pipeline have the message found as well, say for a `frame_handler` that reads channel ids of it.
 
         Raises:
@@ -113,16 +114,19 @@ class Upgrade:
         """
         exchange = self._usable()
         limit = None if timeout is None else Deadline(seconds("wait_for.timeout", timeout, zero=True))
-        looked = 0
+        at = exchange.first
+        read = False
         while True:
-            for met in exchange.messages[looked:]:
-                looked += 1
+            while at < len(exchange.messages):
+                met = exchange.messages[at]
+                at += 1
                 if not met.shown and predicate(met.payload):
-                    met.shown = True
-                    met.taken = not keep
+                    exchange.show(met, keep)
                     return met.payload
-            if not exchange.receive(limit):
+            # of a feed that never pauses there is always more to read: its end is not waited for
+            if (read and limit is not None and limit.expired) or not exchange.receive(limit):
                 raise TimeoutError(f"no such message within {timeout} s")
+            read = True
 
     def recv(self, timeout: float | None = None) -> bytes:
         """Take the next message, whatever it is: `wait_for` with a predicate that is always true."""
@@ -148,7 +152,7 @@ class Bootstrap:
         hook: called with an Upgrade; returns None, a list of frames that are then sent in order, or a Fail.
         index, epoch, url: of the connection.
         max_size: bytes of a message at the most.
-        most: bytes that may be held of what arrives while the hook waits.
+        most: bytes that may be held of what arrives while the hook waits, beside the first message.
     """
 
     def __init__(self, hook: Callable[[Upgrade], object], index: int, epoch: int, url: str, max_size: int,
@@ -177,15 +181,13 @@ class Bootstrap:
             self._call(upgrade)
         except BaseException as error:
             exchange.check()
-            exchange.say_goodbye()
-            if (isinstance(error, BootstrapError)
-                    or (isinstance(error, (KeyboardInterrupt, SystemExit))
-                        and threading.current_thread() is threading.main_thread())):
+            exchange.say_goodbye(1011)
+            if isinstance(error, BootstrapError) or is_interrupt(error):
                 raise
             raise BootstrapError(f"on_upgrade raised {type(error).__name__}{_place(error)}") from error
         finally:
             upgrade._end()
-        exchange.check()
+        exchange.check_all()
         return exchange.remainder(), exchange.taken()
 
     def _call(self, upgrade: Upgrade) -> None:
@@ -195,6 +197,9 @@ class Bootstrap:
         if isinstance(result, Fail):
             told = f": {result.reason}" if isinstance(result.reason, str) else ""
             raise BootstrapError(f"on_upgrade failed the attempt{told}")
+        if close_coroutine(result):
+            raise BootstrapError("on_upgrade returned a coroutine; make it a plain function, without async, that returns "
+                                 "None, a list of frames (str or bytes), or Fail(reason)")
         if not isinstance(result, list):
             raise BootstrapError(f"on_upgrade returned {type(result).__name__}; return None, a list of frames (str or "
                                  "bytes), or Fail(reason)")
@@ -216,6 +221,7 @@ class _Exchange:
 
     def __init__(self, channel: Channel, accepted: Accepted, max_size: int, most: int) -> None:
         self.messages: list[_Met] = []
+        self.first = 0  # of those, the first that has not been shown
         self._channel = channel
         self._max_size = max_size
         self._most = most
@@ -225,6 +231,8 @@ class _Exchange:
         self._unread = accepted.leftover  # came with the 101, and has not been looked at
         self._kept: list[bytes] = []  # whole data frames, as they came
         self._held = 0  # bytes: of frames kept, with what each costs, and of what was inflated of them
+        self._alone = PER_FRAME  # of those, what the first message takes, with one frame's cost: it is not counted
+        self._second = False  # the first message has arrived whole: what comes is of others
         self._tail = bytearray()  # of a frame that has not arrived whole
         self._fault: BaseException | None = None
 
@@ -233,6 +241,20 @@ class _Exchange:
         if self._fault is not None:
             raise self._fault
 
+    def check_all(self) -> None:
+        """The same, and also raise if the attempt is over: out of time, or cancelled. The peer is told."""
+        self.check()
+        try:
+            self._channel.check()
+        except BaseException as error:
+            self._leave(error)
+            raise
+
+    def _leave(self, error: BaseException) -> None:
+        """The attempt ends with this, between two frames of ours: the peer hears of it, if it still can."""
+        self._fault = error
+        self.say_goodbye(1001 if isinstance(error, Cancelled) else 1011)
+
     def remainder(self) -> bytes:
         """All data frames so far, and what has arrived of the next frame."""
         return b"".join(self._kept) + bytes(self._tail) + self._unread
@@ -240,6 +262,13 @@ class _Exchange:
     def taken(self) -> tuple[int, ...]:
         """Which messages do not go to the pipeline, by their numbers."""
         return tuple(number for number, met in enumerate(self.messages) if met.taken)
+
+    def show(self, met: _Met, keep: bool) -> None:
+        """A wait has ended with this message."""
+        met.shown = True
+        met.taken = not keep
+        while self.first < len(self.messages) and self.messages[self.first].shown:
+            self.first += 1
 
     # Sending
 
@@ -250,16 +279,17 @@ class _Exchange:
         self._send(build_frame(TEXT, payload.encode()) if isinstance(payload, str) else build_frame(BINARY, payload))
 
     def _send(self, data: bytes) -> None:
+        self.check_all()  # before the first byte: behind a part of a frame there is no Close
         try:
             self._channel.send(data)
         except BaseException as error:
             self._fault = error
             raise
 
-    def say_goodbye(self) -> None:
-        """Tell the peer that we go, if the system takes it at once: 1011, without a reason."""
+    def say_goodbye(self, code: int) -> None:
+        """Tell the peer that we go, if the system takes it at once; without a reason."""
         with contextlib.suppress(OSError):  # SSLWantReadError and BlockingIOError among them
-            self._channel.layer.send(build_frame(CLOSE, b"\x03\xf3"))
+            self._channel.layer.send(build_frame(CLOSE, code.to_bytes(2, "big")))
 
     # Receiving
 
@@ -287,7 +317,7 @@ class _Exchange:
         elif kind == "close":
             _, code, reason = event
             self._send(build_frame(CLOSE, b"" if code == 1005 else code.to_bytes(2, "big")))
-            self._fail(ConnectionClosedOK(code, reason) if code in (1000, 1001) else ConnectionClosedError(code, reason))
+            self._fail(closed(code, reason))
         elif kind == "fail":
             self._refuse(event[1], event[2])
 
@@ -304,6 +334,8 @@ class _Exchange:
                 self._refuse(1009, "message above max_size")
             self._refuse(1007, "compressed message that is not DEFLATE data")
         self._held += len(inflated)
+        if not self.messages:
+            self._alone += len(inflated)
         self._check_held()
         return inflated
 
@@ -320,20 +352,28 @@ class _Exchange:
             if self._tail[at] & 0x08 == 0:
                 self._kept.append(bytes(self._tail[at:at + size]))
                 self._held += size + PER_FRAME
+                if not self._second:
+                    self._alone += size
+                    self._second = self._tail[at] & 0x80 != 0
             at += size
         del self._tail[:at]
         self._check_held()
 
     def _check_held(self) -> None:
-        if self._held + len(self._tail) > self._most:
-            self._fail(BootstrapError(f"more than {self._most} bytes arrived while on_upgrade waited, {PER_FRAME} counted "
-                                      "for each frame, and what was compressed counted again as it is"))
+        """The first message is held whatever the bound, as the pipeline would: where `max_size` is about the bound, no
+        attempt would succeed otherwise. Only what its fragments cost is counted."""
+        alone = self._alone + (0 if self._second else len(self._tail))
+        if self._held + len(self._tail) - alone > self._most:
+            self.say_goodbye(1008)  # as a pipeline's overflow="error" does
+            self._fail(BootstrapError(f"more than {self._most} bytes arrived while on_upgrade waited, beside the first "
+                                      f"message, {PER_FRAME} counted for each frame, and what was compressed counted again "
+                                      "as it is"))
 
     def _receive(self, limit: Deadline | None) -> bytes | None:
         try:
             data = self._channel.receive(limit=limit)
         except BaseException as error:  # the network's, or the dial is over: out of time, or cancelled
-            self._fault = error
+            self._leave(error)
             raise
         if data == b"":
             self._fail(ConnectionClosedError(1006))

@@ -13,7 +13,7 @@ import ssl
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from wsengine.websocket.deadline import Deadline
-from wsengine.websocket.tls import described, open_tls
+from wsengine.websocket.tls import described, is_end, open_tls
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,6 +80,10 @@ class Channel:
             self._on_layer(made.layer.do_handshake, select.POLLIN)
             self.tls_path, self.tls_reason = made.verdict()
 
+    def check(self) -> None:
+        """Raise if the attempt is over, as `Attempt.check`."""
+        self._attempt.check()
+
     def send(self, data: bytes) -> None:
         """Send all of it."""
         rest = memoryview(data)
@@ -100,10 +104,13 @@ class Channel:
 
         Raises:
             Whatever `talk` raises or returns from `eof`; OSError; and as `Attempt.check`. What breaks off the body of a
-            refusal does not hide the refusal.
+            refusal does not hide the refusal, nor does a failed send what the peer had said before it went.
         """
         with self._attempt.timed(name, sending):
-            self.send(talk.request())
+            failed = self._try_to_send(talk.request())
+        if failed is not None:
+            with self._attempt.timed(name, waiting):
+                raise self._last_words(talk, failed)
         with self._attempt.timed(name, waiting):
             limit = None
             while True:
@@ -120,6 +127,28 @@ class Channel:
                     return answer
                 if limit is None and talk.refused:
                     limit = Deadline(BODY_WAIT)
+
+    def _try_to_send(self, data: bytes) -> OSError | None:
+        """Send all of it; the error where the peer is gone, and other errors raised."""
+        try:
+            self.send(data)
+        except (BrokenPipeError, ConnectionResetError, ssl.SSLError) as error:
+            return error
+        return None
+
+    def _last_words(self, talk: Talk[Any], failed: OSError) -> Exception:
+        """Why the peer went, as far as it has said so: an alert (the refusal of a client certificate comes behind a TLS 1.3
+        handshake that we take for done), or an early answer. What cannot be read leaves it at `failed`."""
+        limit = Deadline(BODY_WAIT)
+        try:
+            while data := self.receive(limit=limit):
+                if talk.feed(data) is not None:  # to a request that it does not have
+                    return failed
+        except ssl.SSLError as error:
+            return failed if is_end(error) else error
+        except OSError:  # the reset itself; or the deadline
+            pass
+        return talk.eof() if talk.refused else failed
 
     def _on_layer(self, call: Callable[[], T], events: int, limit: Deadline | None = None) -> T | None:
         """Do a call on the layer, waiting as often as it asks; None if `limit` expires first."""

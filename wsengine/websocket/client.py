@@ -16,20 +16,22 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from wsengine.engine.outlet import Outlet
+from wsengine.engine.receiver import Inflow
 from wsengine.engine.ring import Account, Parker, Ring
 from wsengine.engine.sender import Sender
 from wsengine.engine.threads import check_fork
-from wsengine.errors import ConfigurationError, ConnectionClosed, ConnectionClosedOK
-from wsengine.options import check_logger, reject_unknown, seconds, whole
+from wsengine.engine.turn import BUSY, Turn
+from wsengine.errors import ConfigurationError, ConnectionClosed, ConnectionClosedOK, EngineError
+from wsengine.options import OVERFLOW_POLICIES, check_logger, choice, patience, reject_unknown, seconds, whole
 from wsengine.websocket.connection import Connection
 from wsengine.websocket.dial import dial
 from wsengine.websocket.extensions import check_compression
 from wsengine.websocket.headers import USER_AGENT
 from wsengine.websocket.hub import Hub
 from wsengine.websocket.lifecycle import Event
-from wsengine.websocket.outcome import outcome
+from wsengine.websocket.outcome import afresh, ending, outcome
 from wsengine.websocket.retry import Backoff, RetryBudget
-from wsengine.websocket.sending import Data, Outgoing, Timeout, check_close, ending
+from wsengine.websocket.sending import Data, Outgoing, Timeout, check_close
 from wsengine.websocket.target import positional_arguments
 from wsengine.websocket.uri import parse_uri
 from wsengine.websocket.way import Way
@@ -55,12 +57,17 @@ __all__ = ["ClientConnection", "connect"]
 #: Seconds that a wait lasts before it looks for signals.
 SLICE = 0.1
 SLAB = 2**16
+#: Messages that `recv` claims at a time.
+AHEAD = 64
 #: Bytes of a message at the most, whatever is asked for.
 LARGEST = 2**32 - 1
 
+_told_of_b: set[str] = set()  # reasons for TLS path B of which this process has been warned; a set's add is atomic
+
 OPTIONS = ("path", "headers", "origin", "subprotocols", "user_agent_header", "compression", "ssl", "server_hostname", "sock",
            "unix", "proxy", "proxy_ssl", "socket_options", "allow_plaintext_credentials", "open_timeout", "close_timeout",
-           "keepalive", "pong_timeout", "ws_timeout", "max_size", "max_queue", "max_queue_bytes", "write_limit", "logger")
+           "keepalive", "pong_timeout", "ws_timeout", "max_size", "max_queue", "max_queue_bytes", "overflow", "write_limit",
+           "logger")
 #: What users of `websockets` and other clients may write, and what it is called here.
 RENAMED = {
     "additional_headers": "headers", "extra_headers": "headers", "header": "headers", "ping_interval": "keepalive",
@@ -81,8 +88,8 @@ def connect(
     proxy_ssl: SSLContext | None = None, socket_options: SocketOptions | None = None,
     allow_plaintext_credentials: bool = False, open_timeout: float | None = 10.0, close_timeout: float = 5.0,
     keepalive: float | None = 20.0, pong_timeout: float | None = None, ws_timeout: float | None = 60.0,
-    max_size: int | None = 2**20, max_queue: int = 1024, max_queue_bytes: int = 2**24, write_limit: int = 2**20,
-    logger: logging.Logger | None = None, **unknown: object,
+    max_size: int | None = 2**20, max_queue: int = 1024, max_queue_bytes: int = 2**24, overflow: str = "block",
+    write_limit: int = 2**20, logger: logging.Logger | None = None, **unknown: object,
 ) -> ClientConnection:
     """Connect to a WebSocket server, and return when it has accepted. May be called from any thread.
 
@@ -112,6 +119,9 @@ def connect(
         max_size: bytes of a message at the most, not above max_queue_bytes; None for no limit but that.
         max_queue, max_queue_bytes: messages, and bytes of receive buffers, that wait for `recv` at the most; the first is
             rounded up to a power of two.
+        overflow: what happens where there is no room. "block": the socket is not read, so the server has to wait.
+            "drop_oldest", "drop_newest": it is read, and the oldest or the newest message goes; `counts()["dropped"]` tells
+            how many. "error": the connection ends with 1008, and a QueueOverflow as cause.
         write_limit: bytes of messages that may wait to be sent; beyond, `send` waits for room.
         logger: instead of "wsengine.connection".
 
@@ -128,13 +138,14 @@ def connect(
     uri = parse_uri(url, path)
     way = Way(uri, ssl=ssl, server_hostname=server_hostname, sock=sock, unix=unix, proxy=proxy, proxy_ssl=proxy_ssl,
               socket_options=socket_options, allow_plaintext_credentials=allow_plaintext_credentials, path="connect.")
-    settings = _Settings(
+    settings = Settings(
         keepalive=seconds("connect.keepalive", keepalive) or 0.0,
         ws_timeout=seconds("connect.ws_timeout", ws_timeout) or 0.0,
         pong_timeout=seconds("connect.pong_timeout", pong_timeout) or 0.0,
         close_timeout=seconds("connect.close_timeout", close_timeout, optional=False) or 0.0,
         max_queue=whole("connect.max_queue", max_queue, minimum=1, maximum=2**23),
         max_queue_bytes=whole("connect.max_queue_bytes", max_queue_bytes, minimum=1, maximum=2**39),
+        overflow=choice("connect.overflow", overflow, OVERFLOW_POLICIES),
         write_limit=whole("connect.write_limit", write_limit, minimum=1, maximum=2**40),
         compression=check_compression("connect.compression", compression), logger=check_logger("connect.logger", logger))
     if pong_timeout is not None and keepalive is None:
@@ -152,7 +163,7 @@ def connect(
 
 
 @dataclass
-class _Settings:
+class Settings:
     """The checked options of a connection, apart from those of its dial."""
 
     keepalive: float
@@ -161,6 +172,7 @@ class _Settings:
     close_timeout: float
     max_queue: int
     max_queue_bytes: int
+    overflow: str
     write_limit: int
     compression: PerMessageDeflate | None
     logger: logging.Logger | logging.LoggerAdapter[Any]
@@ -182,7 +194,7 @@ class ClientConnection(Connection):
     to the process that made it: in a forked child its methods raise ForkedProcessError.
     """
 
-    def __init__(self, uri: WebSocketURI, dialed: Dialed, settings: _Settings) -> None:
+    def __init__(self, uri: WebSocketURI, dialed: Dialed, settings: Settings) -> None:
         super().__init__(0, uri, RetryBudget(Backoff(max_retries=0)))
         self._settings = settings
         self._logger = settings.logger
@@ -191,11 +203,11 @@ class ClientConnection(Connection):
         self._over = threading.Event()
         self._end: ConnectionClosed | None = None  # how it ended; the hub's thread, before _over is set
         self._past: _Past | None = None  # the same, before it leaves the hub
-        self._taking = threading.Lock()  # one thread at a time takes messages
+        self._taking = Turn()  # one thread at a time takes messages
         self._place: Place | None = None
         try:
             self._prepare_queue()
-            self._hub = Hub.join()
+            self._hub = Hub.join(self)
         except BaseException:
             dialed.sock.close()
             raise
@@ -211,7 +223,8 @@ class ClientConnection(Connection):
         self._waiting = Parker()
         self._ring = Ring(1 << max(self._settings.max_queue - 1, 1).bit_length(), Account(self._settings.max_queue, most),
                           self._waiting, slab_bytes=min(SLAB, _slab(most)), guest=True)
-        self._outlet = Outlet(self._ring)
+        # what is claimed can no longer be dropped, so where the oldest are to go, they are claimed one at a time
+        self._outlet = Outlet(self._ring, ahead=1 if self._settings.overflow == "drop_oldest" else AHEAD)
 
     def _begin(self, dialed: Dialed) -> None:
         """Take the connection to the hub."""
@@ -226,7 +239,11 @@ class ClientConnection(Connection):
         self._control.begin(self.epoch, keepalive=settings.keepalive, ws_timeout=settings.ws_timeout,
                             pong_timeout=settings.pong_timeout, close_timeout=settings.close_timeout)
         self._logger.info("connection to %s is open", self.url)
-        self._hub.add(self, place, stream, self._ring)
+        if self.tls_reason is not None and self.tls_reason not in _told_of_b:
+            _told_of_b.add(self.tls_reason)
+            self._logger.warning("connections go over TLS path B: %s; while a thread holds the GIL, nothing of them is read "
+                                 "and no ping is sent", self.tls_reason)
+        self._hub.add(self, place, stream, Inflow(self._ring, self._hub.receiver, overflow=settings.overflow))
 
     def _fail(self, dialed: Dialed) -> None:
         """It could not be begun, or a signal came meanwhile: nobody gets to know it."""
@@ -235,7 +252,7 @@ class ClientConnection(Connection):
             return
         self.let_go()
         dialed.sock.close()
-        self._hub.leave(self._place)
+        self._hub.leave(self, self._place)
 
     def _abandon(self, epoch: int) -> None:
         """A message was begun and will not be completed: nothing can follow it."""
@@ -261,25 +278,29 @@ class ClientConnection(Connection):
             ConnectionClosed: the connection has ended, and everything that came before has been received.
             UnicodeDecodeError: `decode` is True, and a binary message is not UTF-8; it is taken all the same.
             ConfigurationError: the timeout is no number.
+            EngineError: a signal's handler receives within a `recv` of its thread.
             ForkedProcessError: the connection belongs to the parent process.
         """
         check_fork(self._pid)
-        if timeout is not None:
-            timeout = _patience(timeout)
+        timeout = patience("recv.timeout", timeout)
         deadline = None if timeout is None else time.monotonic() + timeout
-        if not self._taking.acquire(timeout=-1 if timeout is None else timeout):
+        if self._taking.mine:
+            raise EngineError("this thread is receiving already: a signal's handler cannot receive within its recv")
+        message: str | bytes = self._taking.take(-1.0 if timeout is None else timeout, self._take, decode, deadline, timeout)
+        if message is BUSY:
             raise TimeoutError(f"another thread has been receiving for {timeout} s")
-        try:
-            while True:
-                over = self._over.is_set()       # looked at first: everything had been put into the ring before it was set
-                message = self._outlet.take(decode)
-                if message is not None:
-                    return message
-                if over:
-                    raise self._ended()
-                self._wait_for_message(deadline, timeout)
-        finally:
-            self._taking.release()
+        return message
+
+    def _take(self, decode: bool | None, deadline: float | None, timeout: float | None) -> str | bytes:
+        while True:
+            over = self._over.is_set()       # looked at first: everything had been put into the ring before it was set
+            message = self._outlet.take(decode)
+            if message is not None:
+                return message
+            if over:
+                assert self._end is not None
+                raise afresh(self._end)
+            self._wait_for_message(deadline, timeout)
 
     def _wait_for_message(self, deadline: float | None, timeout: float | None) -> None:
         left = SLICE if deadline is None else deadline - time.monotonic()
@@ -287,15 +308,8 @@ class ClientConnection(Connection):
             raise TimeoutError(f"no message came within {timeout} s")
         self._waiting.wait(lambda: self._outlet.waiting or self._over.is_set(), min(left, SLICE))
 
-    def _ended(self) -> ConnectionClosed:
-        """A new one for each who asks: tracebacks are not shared."""
-        assert self._end is not None
-        error = type(self._end)(self._end.code, self._end.reason)
-        error.__cause__ = self._end.__cause__
-        return error
-
     def __iter__(self) -> Iterator[str | bytes]:
-        """Messages until the server, or we, close with 1000 or 1001; another end raises ConnectionClosedError."""
+        """Messages until the server, or we, close with 1000, 1001 or no code; another end raises ConnectionClosedError."""
         try:
             while True:
                 yield self.recv()
@@ -319,10 +333,10 @@ class ClientConnection(Connection):
         self._hub.receiver.close(self.index, self.epoch, number, text, discard=True)
         self._over.wait(self._settings.close_timeout + 5.0)
 
-    def _take_note(self, note: Note) -> None:
-        """The hub's thread: something has happened."""
+    def take_note(self, note: Note) -> None:
+        """The hub's thread only: something has happened."""
         if note.kind == "pong":
-            self._outgoing.pongs.heard(note.text, note.detail / 1e9)
+            self._heard_pong(note)
         elif note.kind == "ended":
             self._finish(note)
 
@@ -340,7 +354,7 @@ class ClientConnection(Connection):
             self._lifecycle.fire(Event.GIVEN_UP)
             self._over.set()
         self._waiting.notify_all()
-        self._hub.leave(self._place)
+        self._hub.leave(self, self._place)
         level = logging.INFO if isinstance(end, ConnectionClosedOK) else logging.WARNING
         self._logger.log(level, "connection to %s has ended: %s", self.url, end)
 
@@ -397,13 +411,6 @@ class ClientConnection(Connection):
 
     def __repr__(self) -> str:
         return f"<ClientConnection to {self.url} {self.state}>"
-
-
-def _patience(timeout: float) -> float:
-    """Check the seconds that a `recv` may wait."""
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or timeout != timeout:
-        raise ConfigurationError("recv.timeout", timeout, "give seconds, or None to wait for ever")
-    return max(0.0, min(timeout, 1e9))
 
 
 def _slab(max_queue_bytes: int) -> int:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from wsengine.engine.control import ControlBlock
 from wsengine.engine.stream import Stream
-from wsengine.errors import ConnectionClosedError, ConnectionClosedOK
 from wsengine.websocket.lifecycle import Lifecycle, State
+from wsengine.websocket.outcome import closed
 from wsengine.websocket.pump import Pump
 from wsengine.websocket.sending import check_close
 from wsengine.websocket.tls import TlsLayer
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from wsengine.engine.inflate import DeflateParameters
+    from wsengine.engine.receiver import Note
     from wsengine.websocket.dial import Dialed
     from wsengine.websocket.pings import Pong
     from wsengine.websocket.response import Response
@@ -123,14 +124,17 @@ class Connection:
         Raises:
             ConnectionClosed: the connection is not open, or the generation has ended; it says how.
             TimeoutError: no room came, as the server does not read; a message that was begun ends the connection (1011).
+                Or another thread's message was in the making all the time.
             ConfigurationError: the message is something else.
+            EngineError: this thread is in the middle of a message: a signal's handler, or an iterable that sends.
         """
         self._outgoing.send(message, text, epoch, timeout)
 
     def ping(self, data: str | bytes | None = None) -> Pong:
         """Send a ping, at most 125 bytes; random ones by default. Returns at once, with the pong to wait for. Thread-safe.
 
-        Raises ConnectionClosed if the connection is not open, ConfigurationError for what is no payload.
+        Raises ConnectionClosed if the connection is not open, ConfigurationError for what is no payload, TimeoutError where
+        256 pings have no answer yet.
         """
         return self._outgoing.ping(data)
 
@@ -145,6 +149,13 @@ class Connection:
         self._close_asked = self.epoch, number, text
         self._begin_close(*self._close_asked)
 
+    def _heard_pong(self, note: Note) -> None:
+        """The thread that takes the reader's notes: a pong of this generation; where it answers a user's ping, that one was
+        measured, too."""
+        round_trip = self._outgoing.pongs.heard(note.text, note.detail / 1e9)
+        if round_trip is not None:
+            self._control.measured(round_trip)
+
     def repeat_close(self) -> None:
         """The supervisor only, once the reader has this generation: a close() that came before found nobody there."""
         asked = self._close_asked
@@ -153,7 +164,7 @@ class Connection:
 
     def _shut(self, code: int, reason: str) -> None:
         """Nothing is sent any more behind our Close."""
-        self._outgoing.shut((ConnectionClosedOK if code in (1000, 1001) else ConnectionClosedError)(code, reason))
+        self._outgoing.shut(closed(code, reason))
 
     def _why_full(self) -> str:
         """Why a sender finds no room, for the text of its error."""

@@ -122,6 +122,7 @@ def dial(uri: WebSocketURI, way: Way | None = None, *, headers: Headers = None, 
     if attempt is None:
         attempt = Attempt(uri.authority, seconds("open_timeout", open_timeout), cancellation)
     attempt.phase = "the headers callable"
+    attempt.check()  # nobody is asked for an attempt that is over
     way = way or Way(uri)
     redirects = Redirects(uri, resolve_headers(headers))
     attempt.check()
@@ -136,7 +137,7 @@ def dial(uri: WebSocketURI, way: Way | None = None, *, headers: Headers = None, 
             leftover, consumed = _bootstrap(attempt, channel, accepted, bootstrap)
         except InvalidStatus as refusal:
             channel.close()
-            if way.supplied or not redirects.follow(refusal.response):
+            if way.sock is not None or not redirects.follow(refusal.response, anywhere=way.unix is None):
                 raise
             continue
         except BaseException:  # also KeyboardInterrupt: nobody else knows of the socket
@@ -163,7 +164,7 @@ def _open(attempt: Attempt, way: Way, redirects: Redirects, user_agent: str | No
     """Connect, past the proxy if there is one, with TLS where the scheme says so."""
     uri = redirects.uri
     proxy = way.proxy_for(uri)
-    attempt.peer = uri.authority if proxy is None else f"the proxy {proxy.authority}"
+    attempt.peer = redirects.peer if proxy is None else f"the proxy {proxy.authority}"
     if not way.is_safe(uri, proxy):
         refuse_in_clear(uri, redirects.headers)
     channel = Channel(attempt, *_connect(attempt, way, uri, proxy))
@@ -172,7 +173,7 @@ def _open(attempt: Attempt, way: Way, redirects: Redirects, user_agent: str | No
             if proxy.scheme == "https":
                 channel.begin_tls(way.proxy_context(), proxy.host, "the TLS handshake with the proxy")
             pass_proxy(attempt, channel, proxy, uri, user_agent)
-            attempt.peer = uri.authority
+            attempt.peer = redirects.peer
         if way.sock is not None and not (uri.secure or way.allow_plaintext_credentials or is_local(channel.sock)):
             refuse_in_clear(uri, redirects.headers)
         if uri.secure:

@@ -5,6 +5,7 @@ A thread lives while there are attempts. What an attempt does is `dial`; what be
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections import deque
 from typing import TYPE_CHECKING
@@ -42,7 +43,11 @@ class Dialers:
         self._live = 0
 
     def dial(self, index: int, epoch: int) -> None:
-        """Queue an attempt. At interpreter exit none starts: it is done with Cancelled."""
+        """Queue an attempt. At interpreter exit none starts: it is done with Cancelled.
+
+        Where the system gives no thread and none of ours lives, it is done with an OSError, here and now: a failed attempt
+        like any other, after which the retry policy says when to ask again.
+        """
         if exiting():
             self._done(index, epoch, Cancelled())
             return
@@ -50,9 +55,18 @@ class Dialers:
             self._waiting.append((index, epoch))
             if self._live >= MOST:
                 return
-            self._live += 1
             self._threads = [thread for thread in self._threads if thread.is_alive()]
-            self._threads.append(spawn(f"{self._name}:dialer_{self._live - 1}", self._work))
+            try:
+                self._threads.append(spawn(f"{self._name}:dialer_{self._live}", self._work))
+            except RuntimeError as error:  # out of memory or of processes
+                if self._live:  # whoever lives looks at the queue before it ends
+                    return
+                self._waiting.pop()
+                failed = OSError(errno.EAGAIN, f"no thread for the attempt: {error}")
+            else:
+                self._live += 1  # the thread's own look at it waits for the lock
+                return
+        self._done(index, epoch, failed)
 
     def _work(self) -> None:
         while True:

@@ -7,7 +7,8 @@ neither server nor user is helped by a client that asks for ever (reference W-8,
 
     failure                                                        another attempt
     a certificate that is not accepted, ours or the server's       no; looked at before OSError, which it is, too
-    TLS: no version or cipher in common, not TLS at all            no
+    TLS: no version or cipher in common, not TLS at all, keys      no
+      that OpenSSL finds too weak, a server that denies access
     other TLS failures                                             yes
     OSError, TimeoutError: look-up, network, deadline              yes
     HTTP 408, 425, 429, 5xx instead of the 101                     yes, not before its Retry-After
@@ -26,7 +27,6 @@ neither server nor user is helped by a client that asks for ever (reference W-8,
 from __future__ import annotations
 
 import ssl
-import threading
 from typing import TYPE_CHECKING
 
 from wsengine.errors import (
@@ -38,6 +38,8 @@ from wsengine.errors import (
     NegotiationError,
     ProxyError,
 )
+from wsengine.options import close_coroutine
+from wsengine.wording import is_interrupt
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,7 +58,8 @@ FATAL_CLOSE_CODES = (1003, 1010)
 FATAL_TLS = (
     "CERTIFICATE", "UNKNOWN_CA", "PROTOCOL_VERSION", "UNSUPPORTED_PROTOCOL", "NO_PROTOCOLS_AVAILABLE", "HANDSHAKE_FAILURE",
     "NO_SHARED_CIPHER", "NO_CIPHERS_AVAILABLE", "WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST",
-    "UNRECOGNIZED_NAME", "NO_APPLICATION_PROTOCOL",
+    "UNRECOGNIZED_NAME", "NO_APPLICATION_PROTOCOL", "KEY_TOO_SMALL", "MD_TOO_WEAK", "UNSAFE_LEGACY_RENEGOTIATION_DISABLED",
+    "ACCESS_DENIED",
 )
 
 REMEDY = "return None for another attempt, or the exception to end with"
@@ -65,8 +68,8 @@ REMEDY = "return None for another attempt, or the exception to end with"
 def worth_a_retry(error: BaseException | None) -> bool:
     """Whether another attempt may end in another way."""
     if isinstance(error, ssl.SSLError):
-        fatal = isinstance(error, ssl.SSLCertVerificationError) or any(one in (error.reason or "") for one in FATAL_TLS)
-        return not fatal
+        reason = getattr(error, "reason", None) or ""  # only those that OpenSSL has made have the attribute
+        return not (isinstance(error, ssl.SSLCertVerificationError) or any(one in reason for one in FATAL_TLS))
     if isinstance(error, ConnectionClosed):
         return error.code not in FATAL_CLOSE_CODES
     if isinstance(error, ProxyError):
@@ -97,13 +100,14 @@ def judge(decide: ProcessException, error: BaseException) -> BaseException | Non
     try:
         answer: object = decide(error)
     except BaseException as fault:
-        if isinstance(fault, (KeyboardInterrupt, SystemExit)) and threading.current_thread() is threading.main_thread():
+        if is_interrupt(fault):
             raise
         wrong = ConfigurationError("process_exception", decide, f"the callable raised {type(fault).__name__}; {REMEDY}")
         wrong.__cause__ = fault
         return wrong
     if answer is None or isinstance(answer, BaseException):
         return answer
+    close_coroutine(answer)
     wrong = ConfigurationError("process_exception", answer, f"the callable returned this; {REMEDY}")
     wrong.__cause__ = error
     return wrong

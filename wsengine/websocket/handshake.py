@@ -27,8 +27,9 @@ from wsengine.errors import (
 )
 from wsengine.websocket.answer import AnswerCollector
 from wsengine.websocket.extensions import agreed_deflate, extension_headers
-from wsengine.websocket.head import LONGEST_QUOTE
 from wsengine.websocket.headers import TOKEN, USER_AGENT, request_headers
+from wsengine.websocket.tls import CLIENT_CERTIFICATE
+from wsengine.wording import Unshown
 
 if TYPE_CHECKING:
     from wsengine.engine.inflate import DeflateParameters
@@ -37,6 +38,10 @@ if TYPE_CHECKING:
     from wsengine.websocket.uri import WebSocketURI
 
 __all__ = ["Accepted", "Handshake"]
+
+#: Characters of a subprotocol that go into an error at most.
+LONGEST_SHOWN = 8
+_NO_HOST = "host.invalid"
 
 
 @dataclass(frozen=True)
@@ -83,10 +88,16 @@ class Handshake:
         self._protocol = WSConnection(ConnectionType.CLIENT)
         self._answer = AnswerCollector(lambda status: status == 101)
         self._decided = False
-        self._doubt = "" if uri.secure else "; if its port is for TLS, use wss://"  # many TLS servers say nothing to HTTP
+        # Many TLS servers say nothing to HTTP; and some nothing to a client whose certificate they miss, which in TLS 1.3
+        # they do behind a handshake that the client takes for done.
+        self._doubt = (f"; if it does so every time, {CLIENT_CERTIFICATE}" if uri.secure else
+                       "; if its port is for TLS, use wss://")
         try:
-            self._request = self._protocol.send(Request(host=host, target=uri.resource, subprotocols=self._offered,
-                                                        extra_headers=extra + extension_headers(compression)))
+            # wsproto puts the port of Host through IDNA as a part of its last label, which is then too long from 59
+            # characters on: it gets another host, and Host, its first header, is ours.
+            made = self._protocol.send(Request(host=_NO_HOST, target=uri.resource, subprotocols=self._offered,
+                                               extra_headers=extra + extension_headers(compression)))
+            self._request = made.replace(f"\r\nHost: {_NO_HOST}\r\n".encode(), f"\r\nHost: {host}\r\n".encode("ascii"), 1)
         except Exception as error:  # every known reason is checked above; the text may hold a header's value
             raise InvalidHandshake(f"the upgrade request cannot be made ({type(error).__name__})") from None
 
@@ -186,8 +197,8 @@ def _agreed_subprotocol(response: Response, offered: Sequence[str]) -> str | Non
     if len(chosen) > 1:
         raise NegotiationError(f"the server chose {len(chosen)} subprotocols; it may choose one")
     if chosen[0] not in offered:
-        raise NegotiationError(f"the server chose the subprotocol {chosen[0][:LONGEST_QUOTE]!r}; offered: "
-                               + (", ".join(offered) or "none"))
+        raise NegotiationError(f"the server chose the subprotocol {_beginning(chosen[0])!r}; "
+                               + (f"it is none of the {len(offered)} offered" if offered else "none was offered"))
     return chosen[0]
 
 
@@ -195,10 +206,17 @@ def _checked_subprotocols(subprotocols: Sequence[str] | None) -> list[str]:
     if subprotocols is None:
         return []
     if isinstance(subprotocols, (str, bytes)) or not isinstance(subprotocols, Sequence):
-        raise ConfigurationError("subprotocols", subprotocols, "give a sequence of names, such as ['graphql-ws']")
+        raise ConfigurationError("subprotocols", Unshown.of(subprotocols),
+                                 "give a sequence of names, such as ['graphql-ws']")
     for at, name in enumerate(subprotocols):
         if not isinstance(name, str) or not TOKEN.fullmatch(name):
-            raise ConfigurationError(f"subprotocols[{at}]", name, "give a name of letters, digits and !#$%&'*+-.^_`|~")
+            raise ConfigurationError(f"subprotocols[{at}]", Unshown.of(name),  # some servers take a token in one
+                                     "give a name of letters, digits and !#$%&'*+-.^_`|~")
         if name in subprotocols[:at]:
-            raise ConfigurationError(f"subprotocols[{at}]", name, "give each name once (RFC 6455 §4.1)")
+            raise ConfigurationError(f"subprotocols[{at}]", Unshown.of(name), "give each name once (RFC 6455 §4.1)")
     return list(subprotocols)
+
+
+def _beginning(name: str) -> str:
+    """What errors show of a subprotocol: some services take a bearer token as one."""
+    return name if len(name) <= LONGEST_SHOWN else f"{name[:LONGEST_SHOWN]}..."

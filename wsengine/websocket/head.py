@@ -13,13 +13,14 @@ from wsengine.websocket.response import Response
 
 __all__ = ["LONGEST_QUOTE", "MAX_HEAD", "HeadCollector"]
 
-#: Bytes of the response head at most, informational responses before it included; h11 and nginx take as much.
-MAX_HEAD = 16 * 1024
+#: Bytes of the response head at most, informational responses before it included. A few cookies of the 4 KiB and more that
+#: browsers take each must have room, beside a policy header or two.
+MAX_HEAD = 64 * 1024
 #: Characters of a text from the server that go into an error at most.
 LONGEST_QUOTE = 100
 
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: (.*))?", re.DOTALL)
-_HEADER_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(.*?)[ \t]*", re.DOTALL)
+_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HTTP = b"HTTP/1."
 
 
@@ -92,10 +93,11 @@ class HeadCollector:
             name, value = self._headers.pop()
             self._headers.append((name, value + b" " + line.strip(b" \t")))
         else:
-            match = _HEADER_LINE.fullmatch(line)
-            if match is None:
+            name, colon, value = line.partition(b":")
+            if not colon or _NAME.fullmatch(name) is None:
                 raise InvalidMessage(f"{self._place()} is not an HTTP header")
-            self._headers.append((match[1], match[2]))
+            # Not by the expression: what backtracks over a server's white space takes seconds for some.
+            self._headers.append((name, value.strip(b" \t")))
 
     def _finish(self) -> Response:
         if self._status is None:

@@ -6,21 +6,21 @@ Here belong their rules and the errors that name a header and never show its val
 from __future__ import annotations
 
 import importlib.metadata
-import inspect
 import re
-import threading
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 from wsengine.errors import ConfigurationError, HeadersError
+from wsengine.options import close_coroutine
+from wsengine.websocket.credentials import is_credential
 from wsengine.websocket.response import HIDDEN
+from wsengine.wording import is_interrupt
 
 if TYPE_CHECKING:
     from wsengine.websocket.uri import WebSocketURI
 
-__all__ = ["CREDENTIALS", "TOKEN", "USER_AGENT", "HeaderPairs", "Headers", "refuse_in_clear", "request_headers",
-           "resolve_headers"]
+__all__ = ["TOKEN", "USER_AGENT", "HeaderPairs", "Headers", "refuse_in_clear", "request_headers", "resolve_headers"]
 
 HeaderPairs: TypeAlias = Mapping[str, str] | Sequence[tuple[str, str]]
 #: What the option `headers` takes: a mapping, pairs, None for none, or a callable that returns one of these.
@@ -36,13 +36,12 @@ OWNED = {
     "transfer-encoding": "remove it; the upgrade request has no body",
 }
 
-#: Headers that are credentials by their name, in lower case: never sent in clear, nor to another origin.
-CREDENTIALS = ("authorization", "cookie", "cookie2", "proxy-authorization")
-
 #: A token (RFC 9110 §5.6.2), as which names are written.
 TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+#: Characters of a Host header at most: a name and a port (RFC 1035 §2.3.4).
+LONGEST_HOST_HEADER = 253 + 6
 _VALUE = re.compile(r"[\t -~]*")
-_HOST_HEADER = re.compile(r"[0-9A-Za-z._-]+(:[0-9]+)?|\[[0-9A-Fa-f:.]+\](:[0-9]+)?")
+_HOST_HEADER = re.compile(r"([0-9A-Za-z_-]{1,63}(\.[0-9A-Za-z_-]{1,63})*\.?|\[[0-9A-Fa-f:.]+\])(:[0-9]+)?")
 
 
 def _version() -> str:
@@ -69,12 +68,11 @@ def resolve_headers(headers: Headers) -> list[tuple[str, str]]:
     try:
         answer = headers()
     except BaseException as error:
-        if isinstance(error, (KeyboardInterrupt, SystemExit)) and threading.current_thread() is threading.main_thread():
+        if is_interrupt(error):
             raise
         # Only the type: the text of an HTTP client's error is often a URL with its token.
         raise HeadersError(f"the headers callable raised {type(error).__name__}") from error
-    if inspect.iscoroutine(answer):
-        answer.close()  # else it warns, in another place, that nobody awaited it
+    if close_coroutine(answer):
         raise HeadersError("the headers callable returned a coroutine; give a plain function")
     try:
         return _checked_headers(answer)
@@ -99,7 +97,9 @@ def request_headers(uri: WebSocketURI, headers: Sequence[tuple[str, str]], user_
 
 
 def refuse_in_clear(uri: WebSocketURI, headers: Sequence[tuple[str, str]]) -> None:
-    """Refuse credentials that would go out over ws:// (conformance C32); the caller has seen that the way is not safe.
+    """Refuse credentials, of the URI and by the names of headers, that would go out over ws:// (conformance C32).
+
+    The caller has seen that the way is not safe.
 
     Raises:
         ConfigurationError: names the url or the header, and shows neither.
@@ -109,7 +109,7 @@ def refuse_in_clear(uri: WebSocketURI, headers: Sequence[tuple[str, str]]) -> No
     if uri.username is not None:
         raise ConfigurationError("url", uri.redacted, f"it has a user name and a password, and {remedy}")
     for name, _ in headers:
-        if name.lower() in CREDENTIALS:
+        if is_credential(name):
             raise ConfigurationError(f"headers[{name!r}]", HIDDEN, remedy)
 
 
@@ -157,8 +157,4 @@ def _checked_value(path: str, value: object) -> str:
 
 
 def _is_host(value: str) -> bool:
-    try:
-        value.encode("idna")  # as wsproto does
-    except UnicodeError:
-        return False
-    return _HOST_HEADER.fullmatch(value) is not None
+    return len(value) <= LONGEST_HOST_HEADER and _HOST_HEADER.fullmatch(value) is not None

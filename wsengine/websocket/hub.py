@@ -5,9 +5,9 @@ What a connection does with them stands in client, how it came about in dial.
 
 ::
 
-    none ── the first connection ──▶ running ── the last one has ended ──▶ ending ── threads are joined ──▶ none
-                                        ▲  │                                  │
-                     further ones join  └──┘          a connection now begins another hub
+    none ── the first connection ──▶ running ── the last one has ended, ──▶ ending ── threads are joined ──▶ none
+                                        ▲  │    or is gone without a trace     │
+                     further ones join  └──┘           a connection now begins another hub
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from typing import TYPE_CHECKING
+import weakref
+from typing import TYPE_CHECKING, Protocol
 
 from wsengine.engine.control import ControlBlock
 from wsengine.engine.keepalive import KeepaliveTimer
-from wsengine.engine.receiver import Inflow, Receiver
+from wsengine.engine.receiver import Receiver
 from wsengine.engine.ring import Account, Parker, Ring
-from wsengine.engine.threads import at_exit, exiting, spawn
+from wsengine.engine.threads import at_exit, exiting, spawn, unstarted
 from wsengine.errors import EngineError, EngineStopped
 
 if TYPE_CHECKING:
-    from wsengine.engine.receiver import Note
+    from wsengine.engine.receiver import Inflow, Note
     from wsengine.engine.stream import Stream
-    from wsengine.websocket.client import ClientConnection
 
 __all__ = ["Hub", "Place"]
 
@@ -35,6 +35,13 @@ logger = logging.getLogger("wsengine.connection")
 
 #: Connections of a process at a time at the most.
 ROOM = 65_536
+
+
+class Guest(Protocol):
+    """A connection, as far as its hub knows it."""
+
+    def take_note(self, note: Note) -> None:
+        """The reader has noted something; the hub's thread."""
 
 
 class Place:
@@ -47,7 +54,11 @@ class Place:
 
 
 class Hub:
-    """Runs the connections of one process; thread-safe. Get it by `Hub.join`, which counts you in."""
+    """Runs the connections of one process; thread-safe. Get it by `Hub.join`, which counts you in.
+
+    A signal's handler may raise anywhere in `connect()`. So nothing is counted that somebody would have to count out again:
+    a connection that has joined and never became live counts as long as it exists.
+    """
 
     _present: Hub | None = None
     _lock = threading.Lock()  # guards _present, and of every hub `_free`, `_live`, `_joined` and `stopping`
@@ -58,29 +69,26 @@ class Hub:
         self.receiver = Receiver(self._own, self._parker, timer_parker)
         self._timer = KeepaliveTimer(self.receiver, [], timer_parker, room=ROOM)
         self._free: list[Place] = []
-        self._live: dict[tuple[int, int], ClientConnection] = {}
-        self._joined = 0  # connections counted in, of which some may not be live yet
+        self._live: dict[tuple[int, int], Guest] = {}
+        self._joined: weakref.WeakSet[Guest] = weakref.WeakSet()  # some are not live yet
         self.stopping = False  # the interpreter ends: the reader takes no more connections
         self._begun = threading.Event()  # the threads run, or `_fault` is set; the hub's thread
         self._fault: BaseException | None = None  # why they do not
+        self._thread = unstarted("wsengine:connect:hub", self._run)
         at_exit(self)
 
     def _start(self) -> None:
         """Start the threads; if the system has not all to give, none. The hub's own starts and joins the others, so that a
         signal in the caller leaves none behind."""
-        try:
-            spawn("wsengine:connect:hub", self._run)
-            self._begun.wait()
-            if self._fault is not None:
-                raise self._fault
-        except BaseException:
-            self._joined = 0
-            self._parker.notify_all()
-            raise
+        if self._thread.ident is None:       # also where a signal came before the first connection had started it
+            self._thread.start()
+        self._begun.wait()
+        if self._fault is not None:
+            raise self._fault
 
     @classmethod
-    def join(cls) -> Hub:
-        """The present hub, or a new one; it lives until `leave` has been called as often as this.
+    def join(cls, connection: Guest) -> Hub:
+        """The present hub, or a new one; it lives until the connection leaves it, or is no more.
 
         Raises:
             EngineStopped: the interpreter ends.
@@ -89,14 +97,15 @@ class Hub:
         with cls._lock:
             if exiting():
                 raise EngineStopped("the interpreter is ending: no connection begins any more")
-            hub = cls._present
-            if hub is None:
-                hub = Hub()
-                hub._joined = 1
+            hub = cls._present = cls._present or Hub()
+            hub._joined.add(connection)
+            weakref.finalize(connection, hub._parker.notify).atexit = False  # it is looked whether others are left
+            try:
                 hub._start()
-                cls._present = hub
-            else:
-                hub._joined += 1
+            except Exception:
+                hub._joined.discard(connection)
+                cls._present = None
+                raise
             return hub
 
     def place(self) -> Place:
@@ -110,12 +119,11 @@ class Hub:
             place.epoch += 1
             return place
 
-    def add(self, connection: ClientConnection, place: Place, stream: Stream, ring: Ring) -> None:
-        """Give the reader a connection, whose generation has begun. Its end comes as `connection._take_note`.
+    def add(self, connection: Guest, place: Place, stream: Stream, inflow: Inflow) -> None:
+        """Give the reader a connection, whose generation has begun. Its end comes as `connection.take_note`.
 
         Raises EngineStopped if the interpreter ends.
         """
-        inflow = Inflow(ring, self.receiver)
         with self._lock:                  # held to the end: the reader gets it before the order to stop, or never
             if self.stopping or exiting():
                 raise EngineStopped("the interpreter is ending: no connection begins any more")
@@ -132,16 +140,14 @@ class Hub:
         with self._lock:
             return place is not None and (place.index, place.epoch) in self._live
 
-    def leave(self, place: Place | None) -> None:
+    def leave(self, connection: Guest, place: Place | None) -> None:
         """Count a connection out that never was live, or has ended."""
         with self._lock:
-            self._joined -= 1
+            self._joined.discard(connection)
             if place is not None:
                 self._live.pop((place.index, place.epoch), None)
                 self.receiver.forget(place.control)  # before another connection can have the place
                 self._free.append(place)
-            if self._joined == 0 and Hub._present is self:
-                Hub._present = None
         self._parker.notify()
 
     def stop_at_exit(self) -> None:
@@ -170,7 +176,7 @@ class Hub:
         except BaseException as fault:    # raised by whoever waits for us to begin
             self._fault = fault
         self._begun.set()
-        while self._fault is None and not self._unused():
+        while self._fault is None and not self._retired():
             self._parker.wait(lambda: self.receiver.noted or self._unused(), 60)
             for note in self.receiver.notes():
                 self._take_note(note)
@@ -181,8 +187,17 @@ class Hub:
         self.receiver.dispose()
 
     def _unused(self) -> bool:
-        """Whether no connection will come any more. At exit it is not waited for one that a signal lost as it began."""
+        """Whether nobody is left. At exit it is not waited for one that a signal lost as it began."""
         return not self._joined or (self.stopping and not self._live)
+
+    def _retired(self) -> bool:
+        """Whether nobody is left, and nobody comes any more: who joins now begins another hub."""
+        with self._lock:
+            if not self._unused():
+                return False
+            if Hub._present is self:
+                Hub._present = None
+            return True
 
     def _take_note(self, note: Note) -> None:
         with self._lock:
@@ -190,7 +205,7 @@ class Hub:
         if connection is None:
             return
         try:
-            connection._take_note(note)
+            connection.take_note(note)
         except Exception:                 # one connection's trouble, such as a logger's, must not end all others
             logger.exception("the note of a connection failed")
 

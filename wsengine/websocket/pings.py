@@ -11,6 +11,8 @@ import time
 from typing import TYPE_CHECKING
 
 from wsengine.errors import ConfigurationError, ConnectionClosed
+from wsengine.options import patience
+from wsengine.websocket.outcome import afresh
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,6 +21,8 @@ __all__ = ["Pong", "Pongs"]
 
 #: Bytes of a ping's payload at the most (RFC 6455 §5.5).
 LONGEST = 125
+#: Pings without an answer at the most: `write_limit` does not count them, as they overtake what it counts.
+MOST = 256
 
 
 class Pong:
@@ -44,10 +48,11 @@ class Pong:
 
         Raises:
             ConnectionClosed: the connection has ended without it.
+            ConfigurationError: the timeout is no number.
         """
-        self._done.wait(timeout)
+        self._done.wait(patience("wait.timeout", timeout))
         if self._error is not None:
-            raise self._error
+            raise afresh(self._error)
         return self.is_set()
 
     def _come(self, at: float) -> None:
@@ -59,6 +64,18 @@ class Pong:
         self._done.set()
 
 
+def _payload(data: object) -> bytes:
+    """Check what a ping is to carry."""
+    remedy = f"give str or bytes, at most {LONGEST} bytes in UTF-8"
+    try:
+        payload = data.encode() if isinstance(data, str) else bytes(memoryview(data))  # type: ignore[arg-type]
+    except (UnicodeEncodeError, TypeError):
+        raise ConfigurationError("ping.data", type(data).__name__, remedy) from None
+    if len(payload) > LONGEST:
+        raise ConfigurationError("ping.data", f"{len(payload)} bytes", remedy)
+    return payload
+
+
 class Pongs:
     """The pings of one connection that have no answer yet. Thread-safe.
 
@@ -68,20 +85,22 @@ class Pongs:
 
     def __init__(self, awaiting: Callable[[int], None]) -> None:
         self._awaiting = awaiting
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal's handler may close the connection within a ping of its thread
         self._waiting: dict[bytes, Pong] = {}  # in the order of sending
 
     def expect(self, data: str | bytes | None) -> tuple[bytes, Pong]:
         """The payload to send, and its answer; four random bytes where none is given."""
-        payload = data.encode() if isinstance(data, str) else data
-        if payload is not None and (not isinstance(payload, (bytes, bytearray, memoryview)) or len(payload) > LONGEST):
-            raise ConfigurationError("ping.data", data, f"give str or bytes, at most {LONGEST} of them")
+        given = None if data is None else _payload(data)
         with self._lock:
-            while payload is None or (data is None and bytes(payload) in self._waiting):
+            if len(self._waiting) >= MOST:
+                raise TimeoutError(f"{MOST} pings wait for their pongs: the server does not answer, or does not read; "
+                                   "wait for a pong before the next ping")
+            payload = os.urandom(4) if given is None else given
+            while given is None and payload in self._waiting:
                 payload = os.urandom(4)
-            payload = bytes(payload)
             if payload in self._waiting:
-                raise ConfigurationError("ping.data", data, "a ping with these bytes still waits for its pong; give others")
+                raise ConfigurationError("ping.data", f"{len(payload)} bytes", "a ping with these bytes still waits for its "
+                                         "pong; give others")
             pong = self._waiting[payload] = Pong()
         self._awaiting(1)
         return payload, pong
@@ -93,11 +112,12 @@ class Pongs:
         if gone is not None:
             self._awaiting(-1)
 
-    def heard(self, payload: bytes, at: float) -> None:
-        """A pong came, at a time of `time.monotonic`; it answers the pings before its own, too (RFC 6455 §5.5.3)."""
+    def heard(self, payload: bytes, at: float) -> float | None:
+        """A pong came, at a time of `time.monotonic`; it answers the pings before its own, too (RFC 6455 §5.5.3). The
+        seconds that it took, None if it answers none of these."""
         with self._lock:
             if payload not in self._waiting:
-                return
+                return None
             answered: list[tuple[bytes, Pong]] = []
             while not answered or answered[-1][0] != payload:
                 first = next(iter(self._waiting))
@@ -105,6 +125,7 @@ class Pongs:
         self._awaiting(-len(answered))
         for _, pong in answered:
             pong._come(at)
+        return answered[-1][1].round_trip
 
     def fail(self, error: ConnectionClosed) -> None:
         """The connection has ended: no pong will come any more."""

@@ -6,7 +6,7 @@ Here are validation and assembly. What the parts do: dialling (dial), the connec
 from __future__ import annotations
 
 import copy
-import inspect
+import logging
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,8 @@ from wsengine.engine.ring import Parker, Ring
 from wsengine.engine.sender import Sender
 from wsengine.engine.threads import spawn
 from wsengine.errors import ConfigurationError
-from wsengine.options import boolean, check_logger, function, reject_unknown, seconds, text, whole
+from wsengine.logs import log
+from wsengine.options import boolean, check_logger, function, refuse_async, reject_unknown, seconds, text, whole
 from wsengine.pipeline.frame_handler import FrameHandler
 from wsengine.pipeline.source import Inbox, Producer
 from wsengine.websocket.attempt import Attempt
@@ -38,7 +39,6 @@ from wsengine.websocket.uri import WebSocketURI
 from wsengine.websocket.way import Way
 
 if TYPE_CHECKING:
-    import logging
     import os
     import threading
     from collections.abc import Callable, Sequence
@@ -113,8 +113,10 @@ class WebSocketProducer(Producer):
             it raises fails the connection.
         frame_handler_state: the state that each generation of each connection begins with: a callable is called to make
             it, anything else is copied deeply.
-        session_markers: True puts a Message with `marker` True and no data ahead of the first message of each generation of
-            each connection. With several processors the order ends where they claim, as for all messages.
+        session_markers: True puts a Message with `marker` True and no data into the feed each time a connection is READY:
+            behind the last message of the generation before, ahead of the first of this one, and also where none follows.
+            It counts as a message held, and no overflow policy drops it. With several processors the order ends where they
+            claim, as for all messages.
         retry: Backoff(...), or a callable on the RetryState that returns seconds, or None to give up.
         open_timeout: for one attempt: DNS, TCP, proxy, TLS and the opening handshake together, redirects included.
         close_timeout: for the closing handshake.
@@ -184,6 +186,7 @@ class WebSocketProducer(Producer):
         self._frame_handler = frame_handler
         self._frame_handler_state = frame_handler_state
         self._session_markers = boolean("producer.session_markers", session_markers)
+        refuse_async("retry", retry)
         self._retry = check_retry(retry if retry is not None else Backoff())
         if self._way.serves_once and self.concurrency > 1:
             raise ConfigurationError("producer.sock", sock, "one socket serves one connection: concurrency=1, or a callable")
@@ -239,12 +242,14 @@ class WebSocketProducer(Producer):
             self._name, self.connections, parker, self._receiver, self._timer, self._events, self._timing, self._dial,
             lambda error: host.finished(self, error), (account.max_messages, account.max_bytes))
         origin = Origin(self.connections)
+        if dispatcher is not None and self._session_markers:
+            self._supervisor.introduce = partial(dispatcher.open, ring)
         if dispatcher is None:
             host.add_ring(ring, origin, self._transformer)
         else:
             sessions = ProducerSessions(self.connections, self._supervisor)
             dispatcher.add_ring(ring, origin, FrameHandler(self._frame_handler, self._frame_handler_state, sessions),
-                                self._transformer, self._session_markers)
+                                self._transformer, self._session_markers, host.overflow == "drop_oldest")
 
     def _abandon(self, index: int, epoch: int) -> None:
         """A message was begun and will not be completed: nothing can follow it."""
@@ -254,6 +259,7 @@ class WebSocketProducer(Producer):
         """One attempt, in a dialer thread."""
         attempt = Attempt("the server", self._open_timeout, cancellation)
         attempt.phase = "the url callable"
+        attempt.check()  # attempts that waited for a dialer ask nobody once a stop has begun
         uri = self._target.uri_for(index)
         attempt.check()
         attempt.peer = uri.authority
@@ -275,6 +281,7 @@ class WebSocketProducer(Producer):
             self._timer.stop()
             for thread in started:
                 thread.join(1)
+            self.release()
             raise
         self._threads = started
 
@@ -283,16 +290,19 @@ class WebSocketProducer(Producer):
         try:
             self._supervisor.run()
         except BaseException as error:
-            self._logger.critical("the supervisor of %s died; the pipeline stops", self._name, exc_info=error)
-            self._host.finished(self, error)
+            try:
+                log(self._logger, logging.CRITICAL, "the supervisor of %s died; the pipeline stops", self._name, error=error)
+            finally:
+                self._host.finished(self, error)
 
     def drain(self) -> None:
         self._supervisor.drain()
 
     def release(self) -> None:
-        """Give reader's descriptors back, unless its thread has not ended."""
+        """Give the descriptors back, unless a thread that uses them has not ended."""
         if not any(thread.is_alive() for thread in self._threads):
             self._receiver.dispose()
+            self._supervisor.release()
 
     @property
     def quiet(self) -> bool:
@@ -310,6 +320,8 @@ class WebSocketProducer(Producer):
         self._timer.stop()
         reader.join(1)
         timer.join(1)
+        if not (supervisor.is_alive() or reader.is_alive()):
+            self._supervisor.end_rest()
         for connection, count in dropped:
             if count:
                 self._events.dropped(connection, count, "the pipeline was stopping")
@@ -318,7 +330,8 @@ class WebSocketProducer(Producer):
     # --------------------------------------------------------------------------------------------------------- figures
 
     def alive(self) -> list[str]:
-        return [thread.name for thread in self._threads if thread.is_alive()]
+        own = [thread.name for thread in self._threads if thread.is_alive()]
+        return own + self._supervisor.dialing if self._threads else own
 
     @property
     def discarded(self) -> int:
@@ -344,10 +357,7 @@ def _no_other_attempt(error: BaseException) -> BaseException:
 def _check_hooks(on_upgrade: object, frame_handler: object, state: object) -> None:
     function("producer.on_upgrade", on_upgrade, "(upgrade) -> None or a list of frames")
     function("producer.frame_handler", frame_handler, "(payload, state) -> Emit, Skip or Fail")
-    for name, hook in (("on_upgrade", on_upgrade), ("frame_handler", frame_handler), ("frame_handler_state", state)):
-        if inspect.iscoroutinefunction(hook):
-            raise ConfigurationError(f"producer.{name}", hook, "define it without async: it is called in a thread, and its "
-                                     "result is what counts")
+    refuse_async("producer.frame_handler_state", state)
     if frame_handler is None and state is not None:
         raise ConfigurationError("producer.frame_handler_state", state, "give a frame_handler, too, or leave it out")
     if not callable(state):

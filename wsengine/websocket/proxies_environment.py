@@ -8,26 +8,25 @@ from __future__ import annotations
 import urllib.request
 from typing import TYPE_CHECKING
 
-from wsengine.websocket.supplied import is_loopback
-
 if TYPE_CHECKING:
     from wsengine.websocket.uri import WebSocketURI
 
 __all__ = ["environment_proxy"]
 
 # RFC 6455 §4.1 prefers SOCKS to HTTP proxies, and those for HTTPS to those for HTTP; one named for WebSockets goes first.
-SECURE = ("wss", "socks", "all", "https")
-PLAIN = ("ws", "socks", "all", "https", "http")
+# `all_proxy` is for what no other variable names, as for curl.
+SECURE = ("wss", "socks", "https", "all")
+PLAIN = ("ws", "socks", "https", "http", "all")
 
 
 def environment_proxy(uri: WebSocketURI) -> tuple[str, str] | None:
     """The variable and the URL of the proxy for a server, or None.
 
-    A server on this machine needs none: no proxy elsewhere could reach it. `no_proxy` takes names, whose subdomains count,
-    names with a port, and "*".
+    `no_proxy` alone exempts servers, those on this machine as well, as for `websockets`, curl and urllib. It takes names,
+    whose subdomains count, names with a port, and "*".
     """
     proxies = urllib.request.getproxies()
-    if not proxies or is_loopback(uri) or urllib.request.proxy_bypass(f"{uri.host}:{uri.port}"):
+    if not proxies or urllib.request.proxy_bypass(f"{uri.host}:{uri.port}"):
         return None
     for scheme in SECURE if uri.secure else PLAIN:
         url = proxies.get(scheme)

@@ -77,12 +77,16 @@ def parse_proxy(path: str, url: object) -> Proxy:
     if not isinstance(url, str):
         raise ConfigurationError(path, type(url).__name__, f"give a URL with one of the schemes {', '.join(SCHEMES)}; True "
                                                            "for the environment's; or None for none")
-    shown = re.sub(r"//.*@", "//***@", url)
+    shown = _shown(url)
+    if any(ord(one) < 32 or ord(one) == 127 for one in url):  # urlsplit would take line ends and tabs out of a password
+        raise ConfigurationError(path, shown, "it has a control character (a line end, perhaps); remove it")
     try:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port
     except ValueError:
         raise ConfigurationError(path, shown, "its host or its port is not one") from None
+    if port == 0:
+        raise ConfigurationError(path, shown, "its port is not a whole number from 1 to 65535")
     if parts.scheme not in SCHEMES:
         raise ConfigurationError(path, shown, f"give a URL with one of the schemes {', '.join(SCHEMES)}")
     if not _HOST.fullmatch(host) or parts.path.strip("/") or parts.query or parts.fragment:
@@ -96,10 +100,24 @@ def parse_proxy(path: str, url: object) -> Proxy:
     return proxy
 
 
+def _shown(url: str) -> str:
+    """A proxy's URL as errors show it: where it is malformed one cannot tell what is a password. Of what is before the last
+    "@" only the scheme is left, of what is behind "?" or "#" nothing; where the two overlap, the scheme alone."""
+    match = re.match(r"[A-Za-z][A-Za-z0-9+.-]{0,9}://", url)
+    scheme = match[0] if match else ""
+    before, at, rest = url[len(scheme):].rpartition("@")
+    if re.search(r"[/?#]", before):
+        return f"{scheme}***"
+    rest = re.sub(r"[?#].*", lambda match: f"{match[0][0]}***", rest, flags=re.DOTALL)
+    return f"{scheme}***@{rest}" if at else f"{scheme}{rest}"
+
+
 def _check_credentials(path: str, shown: str, proxy: Proxy) -> None:
     both = f"{proxy.username or ''}{proxy.password or ''}"
     if any(ord(one) < 32 or ord(one) == 127 for one in both) or (proxy.username and ":" in proxy.username):
         raise ConfigurationError(path, shown, "its user name or password has a control character, or the name a colon")
+    if any("\ud800" <= one <= "\udfff" for one in both):
+        raise ConfigurationError(path, shown, "its user name or password has a lone surrogate, which UTF-8 cannot encode")
     longest = max(len(proxy.username or ""), len(proxy.password or ""))
     if proxy.scheme.startswith("socks") and (not both.isascii() or longest > 255):
         raise ConfigurationError(path, shown, "its user name and password must be ASCII, each of 255 characters at most")
@@ -238,6 +256,8 @@ def _pass_socks(attempt: Attempt, channel: Channel, proxy: Proxy, uri: WebSocket
         # Without a code: its answer is not SOCKS, or it takes none of our ways to say who we are.
         fatal = code in (FATAL_REPLIES_4 if old else FATAL_REPLIES) or "uthentication" in str(error)
         raise ProxyError(str(proxy), str(error) or "its answer breaks off", None, fatal) from None
+    except UnicodeError:  # of the host that it says it is bound to; from None: the text is the proxy's
+        raise ProxyError(str(proxy), "its answer is not SOCKS: a host name in it is not text") from None
 
 
 def _look_up(attempt: Attempt, uri: WebSocketURI, old: bool) -> str:

@@ -12,6 +12,7 @@ to each other. Why a connection goes this way does not (dial, engine.tls), nor t
     the reader ends its side     close_notify, once and without waiting; what still comes is of no interest to it
     both have ended              the thread ends
     stop()                       the same; what the reader had sent goes out before, as far as that does not wait
+    anything else is raised      the reader sees the end of its stream, and `error` is that
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ import contextlib
 import select
 import socket
 import ssl
+import time
 from typing import TYPE_CHECKING
 
-from wsengine.engine.threads import spawn
+from wsengine.engine.threads import unstarted
 from wsengine.websocket.tls import is_end
 
 if TYPE_CHECKING:
@@ -68,12 +70,19 @@ class Pump:
 
     def start(self) -> None:
         """Start the thread. Raises RuntimeError if the system has none to give."""
-        self._thread = spawn(self._name, self._run)
+        self._thread = unstarted(self._name, self._run)
+        try:
+            self._thread.start()
+        except RuntimeError:
+            self._thread = None
+            raise
 
     def stop(self) -> None:
         """End the thread, wherever it is, and release the descriptors but the layer's. The reader is off its end."""
         self._rope.close()
         if self._thread is not None:
+            while self._thread.ident is None:    # a signal's handler raised within `start`
+                time.sleep(0.001)
             self._thread.join()
         for one in (self.near, self._far, self._bell):
             one.close()
@@ -81,6 +90,14 @@ class Pump:
     # ---------------------------------------------------------------------------------------------------- the thread
 
     def _run(self) -> None:
+        try:
+            self._move()
+        except BaseException as error:  # no memory, or a callback of the context's: the reader sees an end all the same
+            self.error = error
+            with contextlib.suppress(OSError):
+                self._far.shutdown(socket.SHUT_RDWR)
+
+    def _move(self) -> None:
         while True:
             self._read_layer()
             self._send_reader()
@@ -180,7 +197,10 @@ class Pump:
         while True:
             self._send_layer()
             self._read_reader()              # nothing, where the layer has not taken all
-            if self._write_wants or not self._outward:
+            if self._write_wants:
+                return
+            if not self._outward:
+                self._end_layer()
                 return
 
     def _end_layer(self) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urljoin
 
 from wsengine.errors import InvalidRedirect, InvalidURI
-from wsengine.websocket.headers import CREDENTIALS
+from wsengine.websocket.credentials import goes_to_another_origin
 from wsengine.websocket.uri import parse_uri
 
 if TYPE_CHECKING:
@@ -28,8 +28,6 @@ MOST = 10
 STATUSES = (301, 302, 303, 307, 308)
 #: The schemes that a server may write, and the schemes that they mean here.
 SCHEMES = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
-#: Headers of the user's that belong to one origin.
-TIED = (*CREDENTIALS, "host")
 
 
 class Redirects:
@@ -46,31 +44,40 @@ class Redirects:
         self.headers = list(headers)
         self._seen = {uri.url}
 
-    def follow(self, response: Response) -> bool:
-        """Go on to where the response leads; False if it is no redirect.
+    @property
+    def peer(self) -> str:
+        """host:port of the present hop, for errors; and from where it came, if that is another one."""
+        here, first = self.uri.authority, self.first.authority
+        return here if here == first else f"{here} (redirected from {first})"
 
-        To another origin (scheme, host or port) the user name and password of the URL and the credentials among the
-        headers do not go, nor a Host header; other headers and Origin do.
+    def follow(self, response: Response, anywhere: bool = True) -> bool:
+        """Go on to where the response leads; False if it is no redirect. `anywhere`: whether it may lead to another origin.
+
+        To another origin (scheme, host or port) the user name and password of the URL do not go, and of the user's headers
+        only those that tell nothing of the user (see credentials). Origin and User-Agent do.
 
         Raises:
             InvalidRedirect: the Location is missing or not usable, leads from wss:// to ws://, or to where we have
-                been; or there are more than `MOST`.
+                been, or not `anywhere` to another origin; or there are more than `MOST`.
         """
         if response.status_code not in STATUSES:
             return False
         target = self._target(response)
         if self.uri.secure and not target.secure:
             raise InvalidRedirect(response, f"it leads from wss:// to {target.redacted}, which is in clear")
+        same = (target.secure, target.host, target.port) == (self.uri.secure, self.uri.host, self.uri.port)
+        if not (same or anywhere):
+            raise InvalidRedirect(response, f"it leads to {target.redacted}, and a Unix socket has one server behind it")
         if target.url in self._seen:
             raise InvalidRedirect(response, f"it leads back to {target.redacted}")
         if len(self._seen) > MOST:
             raise InvalidRedirect(response, f"there are more than {MOST} in a row")
         self._seen.add(target.url)
-        if (target.secure, target.host, target.port) == (self.uri.secure, self.uri.host, self.uri.port):
+        if same:
             self.uri = replace(target, username=self.uri.username, password=self.uri.password)
         else:
             self.uri = replace(target, username=None, password=None)
-            self.headers = [(name, value) for name, value in self.headers if name.lower() not in TIED]
+            self.headers = [(name, value) for name, value in self.headers if goes_to_another_origin(name)]
         return True
 
     def _target(self, response: Response) -> WebSocketURI:

@@ -6,7 +6,10 @@ Here belong its fields, how they are read, and which of them may be shown. How i
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+
+from wsengine.websocket.credentials import is_credential
 
 __all__ = ["HIDDEN", "MAX_BODY", "Response", "shown_headers"]
 
@@ -14,7 +17,6 @@ __all__ = ["HIDDEN", "MAX_BODY", "Response", "shown_headers"]
 MAX_BODY = 4 * 1024
 #: What stands where a secret would.
 HIDDEN = "(hidden)"
-SECRET_HEADERS = ("authorization", "cookie", "set-cookie", "set-cookie2", "authentication-info")
 
 
 @dataclass(frozen=True, repr=False)
@@ -46,20 +48,30 @@ class Response:
     def retry_after(self) -> float | None:
         """Seconds the server asks to wait (RFC 9110 §10.2.3), at least 0; None if it does not, or not intelligibly.
 
-        A date is taken relative to the response's own Date header, so neither side's clock needs to be right.
+        A date is taken relative to the response's own Date header, so neither side's clock needs to be right; where that
+        is missing or makes no sense, to our clock.
         """
         value = (self.header("Retry-After") or "").strip()
         if value.isascii() and value.isdigit():
             return float(value[:10])
-        try:
-            wait = parsedate_to_datetime(value) - parsedate_to_datetime(self.header("Date") or "")
-        except (ValueError, TypeError):  # no date, or one with a zone and one without
+        until = _moment(value)
+        if until is None:
             return None
-        return max(0.0, wait.total_seconds())
+        since = _moment(self.header("Date") or "") or datetime.now(UTC)
+        return max(0.0, (until - since).total_seconds())
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{name}: {value}" for name, value in shown_headers(self))
         return f"Response({self.status_code} {self.reason_phrase}, [{shown}], body of {len(self.body)} bytes)"
+
+
+def _moment(text: str) -> datetime | None:
+    """The moment of an HTTP date (RFC 9110 §5.6.7), in UTC; None if it is not one."""
+    try:
+        moment = parsedate_to_datetime(text)
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except Exception:  # the server chose the text; with ValueError, TypeError and OverflowError it is not sure to be all
+        return None
 
 
 def shown_headers(response: Response) -> list[tuple[str, str]]:
@@ -68,9 +80,8 @@ def shown_headers(response: Response) -> list[tuple[str, str]]:
 
 
 def _shown(name: str, value: str) -> str:
-    lowered = name.lower()
-    if lowered in SECRET_HEADERS or lowered.startswith("proxy-"):
+    if is_credential(name):
         return HIDDEN
-    if lowered in ("location", "content-location", "refresh", "link"):  # URIs, whose queries and user names are secrets
+    if name.lower() in ("location", "content-location", "refresh", "link"):  # URIs, whose queries and user names are secrets
         return HIDDEN if "?" in value or "@" in value else repr(value)
     return repr(value)

@@ -15,15 +15,15 @@ A successful handshake alone resets nothing: a server that accepts and drops is 
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from random import Random
 from typing import TYPE_CHECKING, TypeAlias
 
-from wsengine.errors import ConfigurationError, InvalidStatus
-from wsengine.options import reject_unknown, seconds, whole
+from wsengine.errors import ConfigurationError, InvalidStatus, ProxyError
+from wsengine.options import close_coroutine, reject_unknown, seconds, whole
 from wsengine.websocket.failures import judge, process_exception
+from wsengine.wording import is_interrupt
 
 if TYPE_CHECKING:
     from wsengine.websocket.failures import ProcessException
@@ -33,8 +33,8 @@ __all__ = ["Backoff", "RetryBudget", "RetryPolicy", "RetryState", "check_retry",
 #: Seconds a connection must stay READY before its failures are forgotten, where the policy is a callable.
 STABLE_AFTER = 10.0
 
-#: Seconds of a server's Retry-After that are honoured at most, so that no server can put a client to sleep for days.
-LONGEST_RETRY_AFTER = 300.0
+#: Seconds of a Retry-After that are honoured at most, so that no server can put a client to sleep for days.
+LONGEST_RETRY_AFTER = 3600.0
 
 RENAMED = {
     # the ancestor's
@@ -56,7 +56,7 @@ class Backoff:
     Args:
         initial: seconds, the upper end of the first delay.
         factor: growth per failure, at least 1; 1 keeps the delay constant.
-        maximum: seconds that no delay exceeds (a server's Retry-After is added to it).
+        maximum: seconds that no delay exceeds (a server's or proxy's Retry-After, up to an hour of it, is added to it).
         jitter: "full" draws from 0 to the upper end, "none" takes the upper end itself; a number from 0 ("none") to
             1 ("full") is the share of the delay that is drawn.
         max_retries: how many retries may follow each other before giving up; 0 gives up at the first failure, None
@@ -109,7 +109,8 @@ class RetryState:
         delay: the delay in seconds chosen after the failure before this one; None if this is the first in a row.
         elapsed: seconds since the first of the failures in a row.
         last_error: this failure: an exception of `wsengine.errors`, a TimeoutError, an OSError; None if it was not one.
-        retry_after: seconds for which the server asked with a Retry-After header (RFC 9110 §10.2.3), else None.
+        retry_after: seconds for which the server, or the proxy, asked with a Retry-After header (RFC 9110 §10.2.3), as it
+            said them and so without a limit; else None.
     """
 
     attempt: int
@@ -135,8 +136,8 @@ def check_retry(retry: object) -> RetryPolicy:
 def next_delay(policy: RetryPolicy, state: RetryState, random: Random) -> float | None:
     """Return how many seconds to wait before the next attempt, or None to give up.
 
-    A `Backoff` adds its own delay to the server's Retry-After, so that the clients a server has sent away do not come
-    back all at once. A callable has the last word: its answer is taken as it is.
+    A `Backoff` adds its own delay to the server's Retry-After (of which it honours `LONGEST_RETRY_AFTER`), so that the
+    clients a server has sent away do not come back all at once. A callable has the last word: its answer is taken as it is.
 
     Raises:
         ConfigurationError: the callable raised (the error is the cause), or returned something other than seconds of
@@ -212,9 +213,10 @@ class RetryBudget:
 
     def _choose(self, now: float) -> float | None:
         error = self.last_error
+        response = error.response if isinstance(error, (InvalidStatus, ProxyError)) else None
         state = RetryState(attempt=self._attempts + 1, failures=self.failures, delay=self._delay,
                            elapsed=now - self._first_failure, last_error=error,
-                           retry_after=error.response.retry_after if isinstance(error, InvalidStatus) else None)
+                           retry_after=None if response is None else response.retry_after)
         self.exhausted = True  # unless the policy answers with a delay: it may raise
         self._delay = next_delay(self._policy, state, self._random)
         self.exhausted = self._delay is None
@@ -226,10 +228,11 @@ def _ask(policy: Callable[[RetryState], float | None], state: RetryState) -> flo
         answer: object = policy(state)
     except BaseException as error:
         # User code fails its own connection and nothing else; only the main thread is the user's to interrupt.
-        if isinstance(error, (KeyboardInterrupt, SystemExit)) and threading.current_thread() is threading.main_thread():
+        if is_interrupt(error):
             raise
         raise ConfigurationError("retry", policy, f"the callable raised {type(error).__name__}; return seconds of at "
                                                   "least 0, or None to give up") from error
+    close_coroutine(answer)
     try:
         return seconds("retry", answer, zero=True)
     except ConfigurationError:

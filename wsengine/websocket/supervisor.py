@@ -8,6 +8,7 @@ most one pending attempt, and each transition is told once. A slow telemetry hoo
 from __future__ import annotations
 
 import heapq
+import threading
 import time
 from collections import deque
 from typing import TYPE_CHECKING
@@ -22,8 +23,8 @@ from wsengine.errors import (
 from wsengine.websocket.deadline import Cancellation
 from wsengine.websocket.dialers import Dialers
 from wsengine.websocket.lifecycle import Event, State
-from wsengine.websocket.outcome import outcome
-from wsengine.websocket.sending import ending
+from wsengine.websocket.outcome import ending, outcome
+from wsengine.wording import told
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -75,6 +76,7 @@ class Supervisor:
         self._timing = timing
         self._finished = finished
         self._limits = limits
+        self.introduce: Callable[[int, int], None] | None = None  # told of each generation, ahead of all that it brings
         self._cancellation = Cancellation()
         self._dialers = Dialers(name, lambda index, epoch: attempt(index, epoch, self._cancellation), self._dialed)
         self._results: deque[tuple[int, int, Dialed | BaseException]] = deque()  # dialers append, the supervisor pops
@@ -86,7 +88,9 @@ class Supervisor:
         self._drained = False  # the supervisor has seen that it drains
         self._closing = False
         self._released = False
-        self._dialing = 0
+        self._dialing = 0  # attempts whose result has not been taken; the supervisor, behind its end under _turning
+        self._turning = threading.Lock()
+        self._over_and_out = False  # the supervisor, before it looks at `_results` for the last time
 
     # ---------------------------------------------------------------------------------------------- from other threads
 
@@ -100,6 +104,11 @@ class Supervisor:
     def quiet(self) -> bool:
         """After `drain`: nothing more is delivered, and no connection will be made any more."""
         return self._drained and self._receiver.quiet
+
+    @property
+    def dialing(self) -> list[str]:
+        """Names of the dialers' threads that have not ended."""
+        return self._dialers.join(0)
 
     def stop(self, deadline: float) -> None:
         """Close all connections and end, by about the monotonic time `deadline`; returns at once."""
@@ -125,11 +134,32 @@ class Supervisor:
     def _dialed(self, index: int, epoch: int, result: Dialed | BaseException) -> None:
         self._results.append((index, epoch, result))
         self._parker.notify()
+        if self._over_and_out:  # behind the append: either we see it, or the supervisor sees what we have brought
+            self._turn_away()
+
+    def _turn_away(self) -> None:
+        """Close what dialers bring when nobody takes it any more. The supervisor at its end, and dialers behind it."""
+        with self._turning:
+            while self._results:
+                self._dialing -= 1
+                _, _, late = self._results.popleft()
+                if not isinstance(late, BaseException):
+                    late.sock.close()
+            if self._dialing == 0:
+                self._cancellation.close()
 
     # -------------------------------------------------------------------------------------------------------- the loop
 
     def run(self) -> None:
         """Supervise until `stop`, and all connections have ended."""
+        try:
+            self._supervise()
+        finally:
+            self._over_and_out = True
+            self._turn_away()
+        self._dialers.join(1 if self._dialing == 0 else 0)
+
+    def _supervise(self) -> None:
         for connection in self._connections:
             self._dial(connection)
         while not self._over():
@@ -145,14 +175,13 @@ class Supervisor:
             else:
                 self._dial_due()
         self._take_reports()
-        self._dialers.join(1)
-        self._cancellation.close()
 
     def _has_work(self) -> bool:
         return bool(self._woken or self._results or self._reports or self._receiver.noted)
 
     def _over(self) -> bool:
-        return (self._deadline is not None and self._dialing == 0
+        """Stopped, all have ended, and no dialer is at work; for one that a user's callable blocks nobody waits longer."""
+        return (self._deadline is not None and (self._dialing == 0 or self._released)
                 and all(connection.state == "stopped" for connection in self._connections))
 
     def _patience(self) -> float:
@@ -196,7 +225,8 @@ class Supervisor:
         try:
             connection.take(dialed, self._name)
             stream = connection.stream(dialed, self._timing.max_size)
-        except (OSError, RuntimeError, EngineError) as error:  # no descriptors, no thread to be had, no way to read it
+        except (OSError, RuntimeError, MemoryError, EngineError) as error:  # no descriptors, no thread, no way to read it
+            connection._outgoing.shut(ending(error))  # `take` may have opened it
             connection.let_go()
             dialed.sock.close()
             self._attempt_failed(connection, error)
@@ -208,15 +238,22 @@ class Supervisor:
         connection._control.begin(connection.epoch, keepalive=timing.keepalive, ws_timeout=timing.ws_timeout,
                                   pong_timeout=timing.pong_timeout, close_timeout=timing.close_timeout)
         self._timer.wake()
+        if self.introduce is not None:
+            self.introduce(connection.index, connection.epoch)
         self._receiver.add(stream)
         connection.repeat_close()
 
     def _delay(self, connection: Connection, now: float, error: BaseException) -> tuple[float | None, BaseException]:
-        """What the retry policy says, and the failure that stands; a policy that fails itself gives up."""
+        """What the retry policy says, and the failure that stands; a policy that fails itself gives up this connection."""
         try:
-            return connection._budget.failed(now, error), connection._budget.last_error or error
+            delay, last = connection._budget.failed(now, error), connection._budget.last_error
+            return delay, error if last is None else last
         except ConfigurationError as wrong:
             return None, wrong
+        except BaseException as fault:  # of an object that user code returned or raised: no other connection's trouble
+            undecided = EngineError(f"whether to connect again cannot be decided: {type(fault).__name__}: {told(fault)}")
+            undecided.__cause__ = fault
+            return None, undecided
 
     def _attempt_failed(self, connection: Connection, error: BaseException) -> None:
         now = time.monotonic()
@@ -277,7 +314,7 @@ class Supervisor:
             self._ended(connection, note)
         else:
             if note.kind == "pong":
-                connection._outgoing.pongs.heard(note.text, note.detail / 1e9)
+                connection._heard_pong(note)
             self._events.control(connection, note)
 
     def _ended(self, connection: Connection, note: Note) -> None:
@@ -303,6 +340,20 @@ class Supervisor:
         self._next(connection, Event.ENDED, cause, delay)
 
     # --------------------------------------------------------------------------------------------------------- the end
+
+    def end_rest(self) -> None:
+        """Behind `run` and the reader's end: end what a fault of ours has left open."""
+        for connection in self._connections:
+            state = connection._lifecycle.state
+            if state is State.CLOSING or connection._lifecycle.fire(Event.CLOSE) is State.CLOSING:
+                connection._outgoing.shut(ending(EngineError("the supervisor died")))
+                connection.let_go()
+                connection._lifecycle.fire(Event.GIVEN_UP)
+
+    def release(self) -> None:
+        """Give the descriptors back, where no thread was started; behind `run`, who uses them last has done so."""
+        if self._dialing == 0:
+            self._cancellation.close()
 
     def _drain_seen(self) -> None:
         if not self._drained:

@@ -7,13 +7,14 @@ uri, what headers are in headers, by which way the server is reached in way.
 from __future__ import annotations
 
 import inspect
-import threading
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from wsengine.errors import ConfigurationError, InvalidURI, URLCallableError
+from wsengine.options import close_coroutine
 from wsengine.websocket.uri import parse_uri
+from wsengine.wording import is_interrupt
 
 if TYPE_CHECKING:
     from wsengine.websocket.headers import HeaderPairs, Headers
@@ -66,12 +67,11 @@ class Target:
         try:
             answer: object = self._url(index)
         except BaseException as error:
-            if isinstance(error, (KeyboardInterrupt, SystemExit)) and threading.current_thread() is threading.main_thread():
+            if is_interrupt(error):
                 raise
             # Only the type: the text of an HTTP client's error is often a URL with its token.
             raise URLCallableError(f"the url callable raised {type(error).__name__} for connection {index}") from error
-        if inspect.iscoroutine(answer):
-            answer.close()  # else it warns, in another place, that nobody awaited it
+        if close_coroutine(answer):
             raise InvalidURI("<coroutine>", "the url callable returned a coroutine; give a plain function")
         try:
             return parse_uri(answer, self._path)  # type: ignore[arg-type]  # what is not a str is refused there

@@ -9,6 +9,7 @@ CPython's ssl verifies, handshakes and encrypts on both. Waiting belongs to `cha
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 import ssl
 from dataclasses import dataclass
@@ -17,12 +18,15 @@ from typing import Literal, TypeAlias
 from wsengine.engine import tls as engine_tls
 from wsengine.errors import ConfigurationError
 
-__all__ = ["Layer", "OpenTls", "TlsLayer", "check_context", "default_context", "described", "is_end", "open_tls"]
+__all__ = ["CLIENT_CERTIFICATE", "Layer", "OpenTls", "TlsLayer", "check_context", "default_context", "described", "is_end",
+           "open_tls"]
 
 #: Bytes per record at most (RFC 8446 §5.1).
 RECORD = 16 * 1024
 #: Bytes per recv from the layer below.
 CHUNK = 64 * 1024
+#: Bytes of encrypted answers that may wait while reading goes on.
+HELD = 4 * RECORD
 
 
 class TlsLayer:
@@ -83,6 +87,8 @@ class TlsLayer:
 
     def recv(self, size: int) -> bytes:
         """What has arrived; b"" at the end, with or without close_notify."""
+        if self._outgoing.pending > HELD:
+            self._flush()  # a peer that asks for answers and takes none is not read on
         while True:
             try:
                 data = self._tls.read(size)
@@ -237,6 +243,12 @@ _HINTS = {
     62: "connect by a name that stands in the certificate, or give that name as server_hostname",
     64: "connect by a name that stands in the certificate, or give that name as server_hostname",
 }
+#: What a server that goes without a word may want.
+CLIENT_CERTIFICATE = "it may ask for a client certificate: context.load_cert_chain(...) on the context given as ssl"
+#: Errors of a peer that has gone.
+_GONE = (errno.ECONNRESET, errno.EPIPE)
+_WEAK = ("a key or a signature of the server is weaker than OpenSSL takes, and must be renewed; on your own risk, "
+         "set_ciphers('DEFAULT@SECLEVEL=1') of the context takes it")
 #: Parts of OpenSSL's reasons -> what to do. The alerts are the peer's words (RFC 8446 §6.2).
 _REASONS = {
     "CERTIFICATE_REQUIRED": "the server asks for a client certificate: context.load_cert_chain(...) on the context given "
@@ -253,6 +265,11 @@ _REASONS = {
     "WRONG_VERSION_NUMBER": "the answer is not TLS; is it a plain port, for ws://?",
     "RECORD_LAYER_FAILURE": "the answer is not TLS; is it a plain port, for ws://?",
     "HTTP_REQUEST": "the answer is not TLS; is it a plain port, for ws://?",
+    "KEY_TOO_SMALL": _WEAK,
+    "MD_TOO_WEAK": _WEAK,
+    "UNSAFE_LEGACY_RENEGOTIATION": "the server has no secure renegotiation (RFC 5746) and must be updated; at your risk, "
+                                   "options |= ssl.OP_LEGACY_SERVER_CONNECT of the context allows it",
+    "ACCESS_DENIED": "the server does not let us in, perhaps for want of the right client certificate",
     "UNRECOGNIZED_NAME": "the server does not know this host name: see server_hostname",
     "ALERT_NO_APPLICATION_PROTOCOL": "the server takes none of the protocols that the context offers by ALPN; "
                                      "http/1.1 must be among them",
@@ -272,12 +289,20 @@ def described(error: OSError, phase: str, peer: str, host: str) -> OSError:
         said = f"the certificate of {peer} is not accepted for {host!r}: {getattr(error, 'verify_message', error.reason)}"
         return _like(error, said, hint)
     if is_end(error):
-        return ssl.SSLEOFError(ssl.SSL_ERROR_EOF, f"{peer} closed the connection during {phase}")
+        return ssl.SSLEOFError(ssl.SSL_ERROR_EOF, f"{peer} closed the connection during {phase}{_doubt(phase)}")
     if isinstance(error, ssl.SSLError):
         reason = error.reason or ""
         hint = next((text for part, text in _REASONS.items() if part in reason), None)
         return _like(error, f"TLS failed during {phase} to {peer}: {reason or error}", hint)
-    return OSError(error.errno, f"{error.strerror or error} during {phase} to {peer}")
+    doubt = _doubt(phase) if error.errno in _GONE else ""
+    return OSError(error.errno, f"{error.strerror or error} during {phase} to {peer}{doubt}")
+
+
+def _doubt(phase: str) -> str:
+    """What may be wrong where the peer ends a TLS handshake without an alert; anything else may be as well."""
+    if not phase.startswith("the TLS handshake"):
+        return ""
+    return f"; if it does so every time: is its port one for TLS, does it take our versions of TLS? Or {CLIENT_CERTIFICATE}"
 
 
 def _like(error: ssl.SSLError, text: str, hint: str | None) -> ssl.SSLError:

@@ -187,6 +187,10 @@ def _parse_userinfo(uri: str, userinfo: str) -> tuple[str | None, str | None]:
         _refuse(uri, "its user name has a colon, which Basic authentication cannot carry (RFC 7617 §2)")
     if any(map(_is_control, username + (password or ""))):
         _refuse(uri, "its user name or password has a control character (RFC 7617 §2); remove it")
+    try:
+        f"{username}{password}".encode()
+    except UnicodeEncodeError:
+        _refuse(uri, "its user name or password has a lone surrogate, which UTF-8 cannot encode")
     return username, password
 
 

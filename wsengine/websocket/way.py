@@ -41,8 +41,8 @@ class Way:
             server up) or socks5h (the proxy does); None for none. True takes the environment's (see
             `environment_proxy`), which is asked at each dial.
         proxy_ssl: context for an https:// proxy; default as for `ssl`.
-        allow_plaintext_credentials: True lets ws:// carry user name and password, Authorization and Cookie to other
-            machines than this one.
+        allow_plaintext_credentials: True lets ws:// carry user name and password, and headers that are credentials by their
+            name (see `is_credential`), to other machines than this one.
         path: of the options, for errors.
 
     Raises:
