@@ -57,7 +57,7 @@ def in_a_terminal(*arguments, environment=ENVIRONMENT, when=None):
                 shown += data
                 if when is not None:
                     when(master, shown)
-        return process.wait(30), shown.decode().replace("\r\n", "\n")
+        return process.wait(30), shown.decode(errors="replace").replace("\r\n", "\n")
     finally:
         process.kill()
         process.wait()
@@ -337,3 +337,11 @@ def test_the_version_of_sources_that_are_not_installed_says_so(monkeypatch):
 
     monkeypatch.setattr(importlib.metadata, "version", not_installed)
     assert version_line().startswith("wsengine of unknown version (it runs from its sources")
+
+
+def test_a_url_in_the_place_of_the_command_is_not_shown():
+    done = run("wss://user:geheim@example.com/feed?token=geheim")
+    assert done.returncode == 2
+    assert "argument COMMAND: invalid choice" in done.stderr
+    assert "tail" in done.stderr
+    assert "geheim" not in done.stderr

@@ -269,7 +269,8 @@ def test_a_proxy_that_is_not_there():
 
 @pytest.mark.parametrize(("environment", "arguments", "expected"), [
     ({}, [], "none: the environment names none"),
-    ({"http_proxy": "http://127.0.0.1:1"}, [], "none: the server is on this machine (the environment has http_proxy)"),
+    ({"http_proxy": "http://127.0.0.1:1", "no_proxy": "127.0.0.1"}, [],
+     "none: no_proxy exempts 127.0.0.1 (the environment has http_proxy)"),
     ({"http_proxy": "http://127.0.0.1:1"}, ["--proxy", "none"], "none, as --proxy says"),
 ])
 def test_why_there_is_no_proxy(environment, arguments, expected):
@@ -387,6 +388,15 @@ def test_path_b_is_a_note_with_its_reason(certificates):
     assert found["path"]["remedy"] == "unset it"
     assert found["certificate"]["facts"]["names"]
     assert found["TLS"]["facts"]["cipher"]
+
+
+def test_a_server_that_asks_for_a_client_certificate(certificates):
+    with good(tls=certificates.server(client_ca=certificates.ca_file)) as server:
+        shown = doctor(server.url, "--ca", certificates.ca_file, "--cert", certificates.issue("me@example.com"))
+        without = doctor(server.url, "--ca", certificates.ca_file)
+    assert shown["failed"] == []
+    [failed] = without["failed"]
+    assert "client certificate: give it by --cert FILE and --key FILE" in without[failed]["text"]
 
 
 def test_a_server_that_hangs_in_the_tls_handshake(certificates):
@@ -514,8 +524,10 @@ def test_the_clock_is_compared_with_a_refusal_as_well():
     assert "NTP" in found["clock"]["remedy"]
 
 
-def test_a_date_that_is_none_is_skipped():
-    with good(headers=[("Date", "tomorrow")]) as server:
+@pytest.mark.parametrize("date", ["tomorrow", "Mon, 99999999999999999999 Jan 2024 00:00:00 GMT",
+                                  "Mon, 01 Jan 99999999999999999999 00:00:00 GMT"])
+def test_a_date_that_is_none_is_skipped(date):
+    with good(headers=[("Date", date)]) as server:
         found = doctor(server.url)
     assert found["clock"]["status"] == "skipped"
 
@@ -557,6 +569,22 @@ def test_a_server_that_breaks_the_protocol():
     assert "broke RFC 6455" in found["round trip"]["text"]
 
 
+def test_it_sends_one_close_and_nothing_behind_it():
+    script = [steps.accept(), steps.read_until_close(), steps.ping(b"late"), steps.close(1000), steps.until_eof()]
+    with ScriptedServer([script]) as server:
+        found = doctor(server.url, "--timeout", "2")
+        [*_, record] = server.wait(lambda records: records and records[-1].frames and not any(one.open for one in records))
+    assert "server answers our Close with 1000" in found["closing"]["text"]
+    assert [(frame.opcode, frame.payload) for frame in record.frames if frame.opcode != 9] == [(8, b"\x03\xe8")]
+
+
+def test_it_answers_the_close_of_the_server_once():
+    with ScriptedServer([[steps.accept(), steps.serve(0.5), steps.close(4401), steps.until_eof()]]) as server:
+        doctor(server.url, listen="30")
+        [*_, record] = server.wait(lambda records: records and records[-1].frames and not any(one.open for one in records))
+    assert [frame.payload for frame in record.frames if frame.opcode == 8] == [(4401).to_bytes(2, "big")]
+
+
 def test_a_feed_that_never_pauses_is_measured_as_well():
     with Feed.trades(rate=None) as feed:
         found = doctor(feed.url)
@@ -571,10 +599,11 @@ def test_a_feed_that_never_pauses_is_measured_as_well():
     (["ws://127.0.0.1/", "--timeout", "soon"], "--timeout: 'soon' is not a number"),
     (["ws://127.0.0.1/", "--header", "geheim"], "give it as 'Name: value'"),
     (["ws://127.0.0.1/", "--header", "Upgrade: geheim"], "--header Upgrade (hidden): remove it"),
-    (["ws://127.0.0.1/", "--proxy", "ftp://u:geheim@x"], "--proxy ftp://***@x: give a URL"),
+    (["ws://127.0.0.1/", "--proxy", "ftp://u:geheim@x"], "--proxy (hidden): give a URL"),
+    (["ws://127.0.0.1/", "--proxy", "u:geheim@proxy:8080"], "--proxy (hidden): "),
     (["ws://127.0.0.1/", "--ca", "x.pem"], "--ca: the URL is ws://, which has no TLS"),
     (["wss://127.0.0.1/", "--ca", "/nowhere/x.pem"], "the file cannot be read"),
-    (["ws://127.0.0.1/", "--subprotocol", "a b"], "--subprotocol a b: give a name"),
+    (["ws://127.0.0.1/", "--subprotocol", "a b"], "--subprotocol <str>: give a name"),
     (["wss://127.0.0.1/", "--insecure"], "unrecognized arguments: --insecure"),
 ])
 def test_wrong_usage_is_one_line_and_2(arguments, expected):

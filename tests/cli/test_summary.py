@@ -107,7 +107,7 @@ def test_the_demo_ends_with_1_when_a_message_fails(monkeypatch):
 
 
 def snapshot(count, **changes):
-    processors = tuple(ProcessorStats(index, index, 1000 * index, 0, 0.0) for index in range(count))
+    processors = tuple(ProcessorStats(index, index, 1000 * index, 0, 0.0, 0.0) for index in range(count))
     return Snapshot(**{
         "elapsed": 3.0, "seconds": 10.0, "rate": 200_000.4, "handled": 600_000, "failed": 0, "depth": 24,
         "held_messages": 30, "held_bytes": 262_144, "max_queue": 65_536, "max_queue_bytes": 2**26, "max_demand": 100,

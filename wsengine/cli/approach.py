@@ -17,7 +17,6 @@ from wsengine.websocket.addresses import is_ip, resolve
 from wsengine.websocket.handshake import Handshake
 from wsengine.websocket.proxies_environment import environment_proxy
 from wsengine.websocket.racing import connect
-from wsengine.websocket.supplied import is_loopback
 from wsengine.websocket.uri import parse_uri
 from wsengine.websocket.way import Way
 
@@ -79,8 +78,6 @@ class Approach:
         if not there:
             return "none: the environment names none"
         named = ", ".join(f"{name}_proxy" for name in sorted(there) if name != "no")
-        if is_loopback(self._case.uri):
-            return f"none: the server is on this machine (the environment has {named})"
         if urllib.request.proxy_bypass(f"{self._case.uri.host}:{self._case.uri.port}"):
             return f"none: no_proxy exempts {self._case.uri.host} (the environment has {named})"
         return f"none: what the environment has ({named}) is not for {self._case.uri.scheme}://"

@@ -7,16 +7,22 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["WRONG_OPTION", "Parser", "duration", "header", "rate", "whole_number"]
+__all__ = ["WRONG_OPTION", "Parser", "duration", "header", "rate", "text", "whole_number"]
 
 LONGEST = 86400.0
 FASTEST = 1e9
 WRONG_OPTION = 2
+
+
+#: The name of an option, without a value that is written close to it.
+_NAME = re.compile(r"--[A-Za-z][A-Za-z-]*|-[A-Za-z]")
+_URL_AS_CHOICE = re.compile(r"(invalid choice): '[^']*:.*' \(", re.DOTALL)
 
 
 class Parser(argparse.ArgumentParser):
@@ -26,11 +32,12 @@ class Parser(argparse.ArgumentParser):
         """As `parse_args`. What it does not know may be a mistyped --header, whose value it would print."""
         given, unknown = self.parse_known_args(arguments)
         if unknown:
-            names = [one.partition("=")[0] for one in unknown if one.startswith("-")]
+            names = [found[0] for found in map(_NAME.match, unknown) if found is not None]
             self.error(f"unrecognized arguments: {' '.join(names) or 'there are too many'}")
         return given
 
     def error(self, message: str) -> NoReturn:
+        message = _URL_AS_CHOICE.sub(r"\1 (", message)  # somebody has left out the command
         self.exit(WRONG_OPTION, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
 
@@ -65,6 +72,15 @@ def header(text: str) -> tuple[str, str]:
     if not colon or not name.strip():
         raise argparse.ArgumentTypeError("give it as 'Name: value'")
     return name.strip(), value.strip()
+
+
+def text(given: str) -> str:
+    """A text that goes over the wire, which is UTF-8 there; the error does not show it, since it may be a secret."""
+    try:
+        given.encode()
+    except UnicodeEncodeError:  # what the shell gave was not in the encoding of the locale
+        raise argparse.ArgumentTypeError("it is not text; give it in UTF-8 (or in the encoding of the locale)") from None
+    return given
 
 
 def _number(text: str) -> float:

@@ -173,7 +173,7 @@ class Demo:
         self._retry = Retry()
         self._notes = Notes()
         # A ping a second, so that the round trip is there to be seen.
-        self._producer = WebSocketProducer(feed.url, path="/trades", keepalive=1.0, retry=self._retry,
+        self._producer = WebSocketProducer(feed.url, path="/trades", keepalive=1.0, retry=self._retry, proxy=None,
                                            logger=self._notes.logger, telemetry_id="demo")
         self.pipeline = TradeCheck(self._producer, processors)
 

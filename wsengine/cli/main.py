@@ -60,16 +60,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{name}: ended at once{given.interrupted}", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        # The interpreter flushes stdout once more when it ends, and would complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up_what_is_unwritten()
         return NO_READER
     except OSError as error:
         print(f"{name}: {error}", file=sys.stderr)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up_what_is_unwritten()
         return UNPROVEN
     except RuntimeError as error:
         print(f"{name}: {error}", file=sys.stderr)
         return UNPROVEN
+
+
+def _give_up_what_is_unwritten() -> None:
+    """The interpreter flushes both streams once more when it ends: where that fails it complains, and ends with 120."""
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # a closed one is None
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def build_parser() -> Parser:

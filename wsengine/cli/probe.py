@@ -42,6 +42,7 @@ class Probe:
         self._channel = channel
         self._parser = FrameParser(LARGEST, deflate=dialed.deflate is not None)
         self._pongs: set[bytes] = set()
+        self._has_closed = False  # we have sent our Close, of which there is one (RFC 6455 §5.5.1)
         self._unread = dialed.leftover
 
     def ping(self, patience: float) -> float | None:
@@ -66,7 +67,7 @@ class Probe:
     def close(self, patience: float) -> bool:
         """Close with 1000; whether the server answers in time."""
         if self.closed is None:
-            self._channel.send(build_frame(CLOSE, NORMAL))
+            self._send_close(NORMAL)
             self.listen(patience)
         return self.closed is not None
 
@@ -92,11 +93,17 @@ class Probe:
             self._pongs.add(event[1])
         elif kind == "ping":
             self.server_pings += 1
-            self._channel.send(build_frame(PONG, event[1]))
+            if not self._has_closed:
+                self._channel.send(build_frame(PONG, event[1]))
         elif kind == "close":
             self.closed = event[1], event[2]
-            self._channel.send(build_frame(CLOSE, b"" if event[1] == 1005 else event[1].to_bytes(2, "big")))
+            if not self._has_closed:
+                self._send_close(b"" if event[1] == 1005 else event[1].to_bytes(2, "big"))
         elif kind == "fail":
             raise ConnectionClosedError(event[1], f"the server broke RFC 6455: {event[2]}")
         else:
             self.messages += 1
+
+    def _send_close(self, payload: bytes) -> None:
+        self._has_closed = True
+        self._channel.send(build_frame(CLOSE, payload))

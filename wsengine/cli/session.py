@@ -118,15 +118,12 @@ class Session:
 
     def _see_clock(self) -> Iterator[Finding]:
         date = None if self._answer is None else self._answer.header("Date")
-        try:
-            there = parsedate_to_datetime(date or "")
-        except ValueError:
+        there = _moment(date or "")
+        if there is None:
             yield Finding("clock", SKIPPED, "the answer has no Date" if not date else "the Date of the answer is none")
             return
-        if there.tzinfo is None:
-            there = there.replace(tzinfo=UTC)
         # The header tells whole seconds, so the middle of its second is meant.
-        skew = self._answered_at - there.timestamp() - 0.5
+        skew = self._answered_at - there - 0.5
         far = abs(skew) > SKEW
         text = "agrees with the server's, to the second or so" if abs(skew) < 1.5 else (
             f"this machine is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} the server")
@@ -197,6 +194,15 @@ class Session:
         else:
             yield Finding("closing", NOTE, f"our Close was not answered within {self._case.timeout:g} s",
                           "nothing to do: close_timeout bounds that wait")
+
+
+def _moment(date: str) -> float | None:
+    """Seconds since 1970, UTC where it names no zone; None if it is no date, or none that a datetime can hold."""
+    try:
+        there = parsedate_to_datetime(date)
+        return (there if there.tzinfo is not None else there.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        return None
 
 
 def _headers(response: Response) -> str:

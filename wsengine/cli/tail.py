@@ -21,22 +21,24 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from wsengine.cli.arguments import duration, whole_number
+from wsengine.cli.arguments import duration, text, whole_number
 from wsengine.cli.harmless import one_line
 from wsengine.cli.output import Output
 from wsengine.cli.server import Server, add_server, command_words
 from wsengine.cli.trace import Trace
 from wsengine.errors import ConfigurationError, ConnectionClosed, ConnectionClosedOK, InvalidURI, WebSocketException
 from wsengine.options import whole
-from wsengine.websocket.client import connect
+from wsengine.websocket.client import ClientConnection, Settings
+from wsengine.websocket.dial import dial
+from wsengine.websocket.extensions import check_compression
 from wsengine.websocket.retry import Backoff, RetryBudget
+from wsengine.websocket.uri import parse_uri
+from wsengine.websocket.way import Way
 
 if TYPE_CHECKING:
     import argparse
     from types import FrameType, TracebackType
     from typing import Self, TextIO
-
-    from wsengine.websocket.client import ClientConnection
 
 __all__ = ["add_options", "run"]
 
@@ -103,7 +105,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     add_server(parser)
     option = parser.add_argument
-    option("--send", action="append", default=[], metavar="TEXT",
+    option("--send", action="append", default=[], type=text, metavar="TEXT",
            help="a text message to send after the open; may be given again")
     option("--count", type=whole_number, metavar="N", help="end after so many messages")
     option("--timeout", type=duration, metavar="S",
@@ -113,7 +115,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     option("--max-size", type=whole_number, default=LARGEST, metavar="BYTES", help="of a message at most (%(default)d)")
     option("--compression", action="store_true", help="offer permessage-deflate")
     option("--raw", action="store_true", help="write payloads as they are, each with a line feed, for pipes")
-    option("--trace", action="store_true", help="tell each event of the connection on standard error")
+    option("--trace", action="store_true", help="tell each event of the connection and each frame on standard error")
+    option("--trace-payloads", action="store_true",
+           help="the same, with the beginning of each frame's payload, which may hold secrets")
     option("--reconnect", action="store_true", help="connect again when the connection ends, with growing pauses")
     option("--insecure", action="store_true", help="do not verify the server's certificate; for tests only")
 
@@ -125,7 +129,8 @@ def run(given: argparse.Namespace, stream: TextIO) -> int:
         ConfigurationError, InvalidURI: an option is wrong.
         BrokenPipeError: nobody reads the output any more. OSError: it cannot be written.
     """
-    return Tail(Server.of(given), Options.of(given), Output(stream, raw=given.raw), Trace(on=given.trace)).run()
+    return Tail(Server.of(given), Options.of(given), Output(stream, raw=given.raw),
+                Trace(on=given.trace or given.trace_payloads, payloads=given.trace_payloads)).run()
 
 
 class Tail:
@@ -141,11 +146,17 @@ class Tail:
         self._left = options.count  # messages still to come, None for no bound
         self._deadline: float | None = None  # from the first open on
         # What it would say is said here, in the words of the command.
-        self._logger = logging.Logger("wsengine.cli.tail", logging.CRITICAL + 1)
+        logger = logging.Logger("wsengine.cli.tail", logging.CRITICAL + 1)
+        self._uri = parse_uri(server.url)
+        self._settings = Settings(
+            keepalive=options.keepalive, ws_timeout=60.0, pong_timeout=0.0, close_timeout=CLOSE_TIMEOUT, max_queue=1024,
+            max_queue_bytes=max(LARGEST, options.max_size), overflow="block", write_limit=2**20,
+            compression=check_compression("compression", options.compression), logger=logger, max_size=options.max_size)
 
     def run(self) -> int:
         """From the first attempt to the end."""
-        way = self._server.way()
+        way = Way(self._uri, **self._server.way())
+        way.check_headers(list(self._server.headers))
         if self._server.insecure:
             tell("WARNING: certificates are not verified (--insecure): anybody on the way can read and change everything")
         with Signals():
@@ -156,13 +167,12 @@ class Tail:
             finally:
                 self._close()
 
-    def _sessions(self, way: dict[str, Any]) -> int:
+    def _sessions(self, way: Way) -> int:
         while True:
             error = self._session(way)
             if error is None:
                 return self._verdict()
-            self._trace.ended(self._connection, error)
-            self._connection = None
+            self._drop(error)
             delay = self._budget.failed(time.monotonic(), error) if self._options.reconnect else None
             if delay is None:
                 return self._failed(error)
@@ -171,15 +181,12 @@ class Tail:
             if self._is_over:
                 return self._verdict()
 
-    def _session(self, way: dict[str, Any]) -> Exception | None:
+    def _session(self, way: Way) -> Exception | None:
         """One connection; how it failed or ended, None if enough has come of it."""
         options = self._options
         try:
             self._trace.connecting(self._server)
-            self._connection = connection = connect(
-                self._server.url, **self._server.request(), **way, compression=options.compression,
-                open_timeout=options.open_timeout, close_timeout=CLOSE_TIMEOUT, keepalive=options.keepalive,
-                max_size=options.max_size, max_queue_bytes=max(LARGEST, options.max_size), logger=self._logger)
+            self._connection = connection = self._open(way)
         except (ConfigurationError, InvalidURI):
             raise
         except (OSError, WebSocketException) as error:
@@ -187,14 +194,23 @@ class Tail:
         self._budget.ready(time.monotonic())
         if self._deadline is None and options.timeout is not None:
             self._deadline = time.monotonic() + options.timeout
-        self._trace.opened(connection)
         return self._send(connection) or self._follow(connection)
+
+    def _open(self, way: Way) -> ClientConnection:
+        """As `wsengine.connect` does it, in whose midst the trace is let in: behind the dial, before the first frame."""
+        dialed = dial(self._uri, way, **self._server.request(), compression=self._settings.compression,
+                      open_timeout=self._options.open_timeout)
+        try:
+            connected = self._trace.opened(dialed)
+        except BaseException:
+            dialed.sock.close()
+            raise
+        return ClientConnection(self._uri, connected, self._settings)
 
     def _send(self, connection: ClientConnection) -> Exception | None:
         try:
             for text in self._options.send:
                 connection.send(text, timeout=SEND_TIMEOUT)
-                self._trace.sent(text)
         except (TimeoutError, ConnectionClosed) as error:
             return error
         return None
@@ -212,7 +228,6 @@ class Tail:
             except ConnectionClosed as end:
                 return end
             self._trace.look(connection)
-            self._trace.received(message)
             self._output.show(message)
             if self._left is not None:
                 self._left -= 1
@@ -227,6 +242,13 @@ class Tail:
         while (left := until - time.monotonic()) > 0 and not self._is_over:
             time.sleep(min(left, SLICE))
             self._output.check()
+
+    def _drop(self, error: Exception) -> None:
+        """Let go of the connection that has ended, or that still is open where a message found no room in time."""
+        if self._connection is not None:
+            self._connection.close()
+        self._trace.ended(self._connection, error)
+        self._connection = None
 
     def _close(self) -> None:
         """The closing handshake, if there is still a connection."""
@@ -268,7 +290,7 @@ class Tail:
 def tell(text: str) -> None:
     """Say something on standard error, if there is one."""
     if sys.stderr is not None:
-        print(f"wsengine tail: {one_line(text)}", file=sys.stderr, flush=True)
+        print(f"wsengine tail: {one_line(text)}\n", end="", file=sys.stderr, flush=True)
 
 
 def _close_words(code: int | None, reason: str | None) -> str:
