@@ -11,6 +11,7 @@ import pytest
 
 from wsengine.errors import ConfigurationError
 from wsengine.message import Failed, Message, checked_acknowledger
+from wsengine.wording import kept
 
 
 class Book:
@@ -90,9 +91,9 @@ def test_a_wrong_option_gets_one_error_with_its_name_its_value_and_the_remedy(op
         Message(b"", **options)
     [value] = options.values()
     assert raised.value.path == path
-    assert raised.value.value is value
+    assert raised.value.value == kept(value)
     assert remedy in raised.value.remedy
-    assert str(raised.value) == f"{path}={value!r}: {raised.value.remedy}"
+    assert str(raised.value) == f"{path}={kept(value)!r}: {raised.value.remedy}"
 
 
 @pytest.mark.parametrize("batcher", [None, 5, b"db"])

@@ -835,3 +835,23 @@ def test_events_of_spans_are_those_that_span_executes() -> None:
         telemetry.HANDLE_FAILED_EXCEPTION,
     ]
     assert [call[0] for call in seen.calls] == message + failed
+
+
+def test_a_logger_that_raises_leaves_the_other_handlers_and_the_caller_alone(capfd: pytest.CaptureFixture[str]) -> None:
+    def broken_filter(record: logging.LogRecord) -> bool:
+        raise LookupError("no such field")
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("handler")
+
+    called: list[object] = []
+    telemetry.logger.addFilter(broken_filter)
+    telemetry.attach("fails", ("logger", "raises"), fail)
+    telemetry.attach("behind", ("logger", "raises"), lambda *given: called.append(given))
+    try:
+        telemetry.execute(("logger", "raises"))
+    finally:
+        telemetry.logger.removeFilter(broken_filter)
+        telemetry.detach("behind")
+    assert len(called) == 1
+    assert "LookupError: no such field" in capfd.readouterr().err

@@ -15,10 +15,15 @@ if typing.TYPE_CHECKING:
     from wsengine.engine.inflate import HAVE_ZLIB
     from wsengine.message import Failed, Message
     from wsengine.pipeline.acknowledger import CallerAcknowledger, NoopAcknowledger
+    from wsengine.pipeline.batch import BatchInfo
+    from wsengine.pipeline.batchers import Batcher
+    from wsengine.pipeline.delivery import Delivery
     from wsengine.pipeline.drain import StopResult
     from wsengine.pipeline.frame_handler import Emit, Fail, Skip
     from wsengine.pipeline.pipeline import Pipeline, all_running
     from wsengine.pipeline.processors import Processors
+    from wsengine.pipeline.rate_limiting import RateLimiting
+    from wsengine.pipeline.retry import Retry
     from wsengine.pipeline.source import Inbox, Producer
     from wsengine.websocket.bootstrap import Upgrade
     from wsengine.websocket.client import ClientConnection, connect
@@ -33,9 +38,12 @@ if typing.TYPE_CHECKING:
 __all__ = [
     "HAVE_ZLIB",
     "Backoff",
+    "BatchInfo",
+    "Batcher",
     "CallerAcknowledger",
     "ClientConnection",
     "Connection",
+    "Delivery",
     "Emit",
     "Fail",
     "Failed",
@@ -46,7 +54,9 @@ __all__ = [
     "Pipeline",
     "Processors",
     "Producer",
+    "RateLimiting",
     "Response",
+    "Retry",
     "RetryState",
     "Skip",
     "SocketOptions",
@@ -68,6 +78,11 @@ _PLACES = {
     "Message": "message",
     "CallerAcknowledger": "pipeline.acknowledger",
     "NoopAcknowledger": "pipeline.acknowledger",
+    "BatchInfo": "pipeline.batch",
+    "Batcher": "pipeline.batchers",
+    "Delivery": "pipeline.delivery",
+    "RateLimiting": "pipeline.rate_limiting",
+    "Retry": "pipeline.retry",
     "StopResult": "pipeline.drain",
     "Emit": "pipeline.frame_handler",
     "Fail": "pipeline.frame_handler",

@@ -8,9 +8,9 @@ cdef class Details:
     # What most messages never have; made when first asked for.
     cdef object metadata              # dict, or None
     cdef object acknowledger          # (acknowledger, ack_ref, ack_data), or None
-    cdef object batcher               # str
-    cdef object batch_key             # hashable
     cdef object batch_mode            # "bulk" or "flush"
+
+cdef object batch_key_of(object group)
 
 cdef class Message:
     # What was received
@@ -24,6 +24,8 @@ cdef class Message:
     cdef object origin                # the source; knows connections; None for messages made by hand
 
     # Where it goes, and what became of it
+    cdef object destination           # `batcher`, a str; None stands for "default"
+    cdef object group                 # `batch_key`, hashable; None stands for "default", see batch_key_of
     cdef Details details              # None until one of them is asked for
     cdef object verdict               # None: ok; else a Failed
     cdef object holder                # the chunk that will acknowledge it; None once that has happened
@@ -31,3 +33,6 @@ cdef class Message:
     cdef uint32_t charged             # bytes that the pipeline's account holds for it
     cdef void set_verdict(self, object failed) noexcept
     cdef Details detailed(self)
+    # Have the cyclic collector leave it alone, as long as nothing of the user's is in it; and look at it again.
+    cdef void untrack(self) noexcept
+    cdef void track(self) noexcept

@@ -8,6 +8,26 @@ import time
 cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
+cdef extern from *:
+    """
+    /* Whether a message may be taken from the cyclic collector and given back, in two steps that no other thread comes between.
+       Without the GIL two threads might give it back at once, which is fatal. */
+    #ifdef Py_GIL_DISABLED
+    #define may_untrack() 0
+    #else
+    #define may_untrack() 1
+    #endif
+    """
+    bint may_untrack()
+
+cdef extern from "Python.h":
+    bint PyObject_GC_IsTracked(object o)
+    void PyObject_GC_Track(object o)
+    void PyObject_GC_UnTrack(object o)
+    bint PyBytes_CheckExact(object o)
+    bint PyUnicode_CheckExact(object o)
+    bint PyLong_CheckExact(object o)
+
 from wsengine.errors import ConfigurationError
 
 
@@ -55,12 +75,25 @@ def give_back(Message message not None) -> None:
     message.holder = None
 
 
+cdef inline bint plain(object value):
+    """Whether a value refers to nothing."""
+    return PyBytes_CheckExact(value) or PyUnicode_CheckExact(value) or PyLong_CheckExact(value)
+
+
 cdef class Details:
-    """What most messages never have: metadata, an acknowledger, a place among the batchers."""
+    """What most messages never have: metadata, an acknowledger, a mode of batching."""
 
     def __cinit__(self):
-        self.batcher = self.batch_key = "default"
         self.batch_mode = "bulk"
+
+
+#: The batch key None, where None stands for "default".
+cdef object NO_KEY = object()
+
+
+cdef object batch_key_of(object group):
+    """The `batch_key` that a message's `group` stands for."""
+    return "default" if group is None else None if group is NO_KEY else group
 
 
 @cython.freelist(256)
@@ -96,7 +129,8 @@ cdef class Message:
             self.metadata = metadata
         if acknowledger is not None:
             self.acknowledger = acknowledger
-        self.batcher = batcher
+        if batcher != "default":
+            self.batcher = batcher
         self.batch_key = batch_key
         self.batch_mode = batch_mode
 
@@ -106,13 +140,26 @@ cdef class Message:
 
     @data.setter
     def data(self, value):
+        if not plain(value):
+            self.track()
         self.payload = value
         self.room = 0
 
     cdef Details detailed(self):
         if self.details is None:
+            self.track()
             self.details = Details()
         return self.details
+
+    cdef void untrack(self) noexcept:
+        """What holds nothing of the user's cannot be part of a cycle, and the collector need not look at it."""
+        if may_untrack() and PyObject_GC_IsTracked(self):
+            PyObject_GC_UnTrack(self)
+
+    cdef void track(self) noexcept:
+        """Something of the user's comes in, which may refer to this message."""
+        if not PyObject_GC_IsTracked(self):
+            PyObject_GC_Track(self)
 
     @property
     def text(self) -> str:
@@ -169,30 +216,33 @@ cdef class Message:
     @property
     def batcher(self) -> str:
         """Name of the batcher that it goes to."""
-        return "default" if self.details is None else self.details.batcher
+        return "default" if self.destination is None else self.destination
 
     @batcher.setter
     def batcher(self, value):
-        if value == "default" and self.details is None:
-            return
         if not isinstance(value, str):
             raise ConfigurationError("message.batcher", value, "give the name of a batcher, a string")
-        self.detailed().batcher = value
+        if not PyUnicode_CheckExact(value):
+            self.track()
+        self.destination = value
 
     @property
     def batch_key(self):
         """Messages of one key are batched together."""
-        return "default" if self.details is None else self.details.batch_key
+        return batch_key_of(self.group)
 
     @batch_key.setter
     def batch_key(self, value):
-        if isinstance(value, str) and value == "default" and self.details is None:
-            return
         try:
             hash(value)
         except TypeError:
             raise ConfigurationError("message.batch_key", value, "give something hashable") from None
-        self.detailed().batch_key = value
+        if not plain(value):
+            self.track()
+        if isinstance(value, str) and value == "default":
+            self.group = None
+        else:
+            self.group = NO_KEY if value is None else value
 
     @property
     def batch_mode(self) -> str:
@@ -224,6 +274,8 @@ cdef class Message:
     cdef void set_verdict(self, object failed) noexcept:
         # The handler's own thread, or whoever takes its chunk over at a deadline: two at once without the GIL.
         with cython.critical_section(self):
+            if failed is not None:
+                self.track()
             self.verdict = failed
 
     def ack_immediately(self) -> None:

@@ -29,11 +29,20 @@ Events of this package, each with the fields that it has at least (times are nan
         "high", "low"                      count                         the bound, the low-water mark is reached
         "drop"                             count                         of messages dropped
     TOPOLOGY_INIT                          monotonic_time, system_time             topology_name, config
-    PROCESSOR_START, _STOP                 as a span                               topology_name, name, index; messages
-                                            on START; successful_messages_to_ack, failed_messages on STOP
+    PROCESSOR_START, _STOP, _EXCEPTION     as a span                               topology_name, name, index; messages
+                                            on START; successful_messages_to_ack, successful_messages_to_forward,
+                                            failed_messages on STOP
     MESSAGE_START, _STOP, _EXCEPTION       as a span                               topology_name, name, index, message
+    MESSAGE_RETRY, BATCH_RETRY             count, delay, messages                  topology_name, name, index, messages,
+                                            reason
+    PROCESSOR_OVERDUE,                     duration                                topology_name, name, index, limit, stack
+      BATCH_PROCESSOR_OVERDUE
+    BATCHER_START, _STOP                   as a span                               topology_name, name, batcher_key;
+                                            messages on START, none of a time-out or drain
+    BATCH_PROCESSOR_START, _STOP,          as a span                               topology_name, name, index, batch_info;
+      _EXCEPTION                            messages on START, else successful_messages, failed_messages
     HANDLE_FAILED_START, _STOP, _EXCEPTION as a span                               topology_name, messages
-    WORKER_REPLACED                        count                                   topology_name, name, index, reason
+    WORKER_REPLACED                        count, failed_messages                  topology_name, name, role, index, reason
     HANDLER_FAILURE                        monotonic_time, system_time             event_name, handler_id,
                                             handler_config, kind, reason, stacktrace, detached
 
@@ -54,13 +63,17 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
+from wsengine.logs import log
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Mapping
     from types import TracebackType
 
 __all__ = [
-    "CONNECTION_EVENTS", "HANDLER_FAILURE", "HANDLE_FAILED", "HANDLE_FAILED_EXCEPTION", "HANDLE_FAILED_START",
-    "HANDLE_FAILED_STOP", "MESSAGE", "MESSAGE_EXCEPTION", "MESSAGE_START", "MESSAGE_STOP", "PROCESSOR_START",
+    "BATCHER_START", "BATCHER_STOP", "BATCH_PROCESSOR_EXCEPTION", "BATCH_PROCESSOR_OVERDUE", "BATCH_PROCESSOR_START",
+    "BATCH_PROCESSOR_STOP", "BATCH_RETRY", "CONNECTION_EVENTS", "HANDLER_FAILURE", "HANDLE_FAILED",
+    "HANDLE_FAILED_EXCEPTION", "HANDLE_FAILED_START", "HANDLE_FAILED_STOP", "MESSAGE", "MESSAGE_EXCEPTION",
+    "MESSAGE_RETRY", "MESSAGE_START", "MESSAGE_STOP", "PROCESSOR_EXCEPTION", "PROCESSOR_OVERDUE", "PROCESSOR_START",
     "PROCESSOR_STOP", "QUEUE_EVENTS", "TOPOLOGY_INIT", "WORKER_REPLACED", "Event", "HandlerExists", "HandlerFunction",
     "HandlerInfo", "HandlerNotFound", "Span", "all_events", "attach", "attach_many", "attached", "connection_event",
     "detach", "exception_metadata", "execute", "list_handlers", "listening", "queue_event", "span",
@@ -80,16 +93,26 @@ QUEUE_EVENTS = ("high", "low", "drop")
 TOPOLOGY_INIT: Event = ("wsengine", "topology", "init")
 PROCESSOR_START: Event = ("wsengine", "processor", "start")
 PROCESSOR_STOP: Event = ("wsengine", "processor", "stop")
+PROCESSOR_EXCEPTION: Event = ("wsengine", "processor", "exception")
+PROCESSOR_OVERDUE: Event = ("wsengine", "processor", "overdue")
 #: Prefix of the three events of one message in `handle_message`, for `span`.
 MESSAGE: Event = ("wsengine", "processor", "message")
 MESSAGE_START: Event = (*MESSAGE, "start")
 MESSAGE_STOP: Event = (*MESSAGE, "stop")
 MESSAGE_EXCEPTION: Event = (*MESSAGE, "exception")
+MESSAGE_RETRY: Event = (*MESSAGE, "retry")
 #: Prefix of the three events of one call of `handle_failed`, for `span`.
 HANDLE_FAILED: Event = ("wsengine", "handle_failed")
 HANDLE_FAILED_START: Event = (*HANDLE_FAILED, "start")
 HANDLE_FAILED_STOP: Event = (*HANDLE_FAILED, "stop")
 HANDLE_FAILED_EXCEPTION: Event = (*HANDLE_FAILED, "exception")
+BATCHER_START: Event = ("wsengine", "batcher", "start")
+BATCHER_STOP: Event = ("wsengine", "batcher", "stop")
+BATCH_PROCESSOR_START: Event = ("wsengine", "batch_processor", "start")
+BATCH_PROCESSOR_STOP: Event = ("wsengine", "batch_processor", "stop")
+BATCH_PROCESSOR_EXCEPTION: Event = ("wsengine", "batch_processor", "exception")
+BATCH_RETRY: Event = ("wsengine", "batch_processor", "retry")
+BATCH_PROCESSOR_OVERDUE: Event = ("wsengine", "batch_processor", "overdue")
 WORKER_REPLACED: Event = ("wsengine", "processor", "replaced")
 HANDLER_FAILURE: Event = ("telemetry", "handler", "failure")
 
@@ -114,7 +137,9 @@ def all_events(telemetry_id: str = "websocket_producer") -> tuple[Event, ...]:
     return (
         *(connection_event(telemetry_id, name) for name in CONNECTION_EVENTS),
         *(queue_event(telemetry_id, name) for name in QUEUE_EVENTS),
-        TOPOLOGY_INIT, PROCESSOR_START, PROCESSOR_STOP, MESSAGE_START, MESSAGE_STOP, MESSAGE_EXCEPTION,
+        TOPOLOGY_INIT, PROCESSOR_START, PROCESSOR_STOP, PROCESSOR_EXCEPTION, PROCESSOR_OVERDUE,
+        MESSAGE_START, MESSAGE_STOP, MESSAGE_EXCEPTION, MESSAGE_RETRY, BATCHER_START, BATCHER_STOP,
+        BATCH_PROCESSOR_START, BATCH_PROCESSOR_STOP, BATCH_PROCESSOR_EXCEPTION, BATCH_RETRY, BATCH_PROCESSOR_OVERDUE,
         HANDLE_FAILED_START, HANDLE_FAILED_STOP, HANDLE_FAILED_EXCEPTION, WORKER_REPLACED, HANDLER_FAILURE,
     )
 
@@ -455,7 +480,7 @@ def _report_failure(handler: _Handler, event: Event, error: BaseException) -> No
             _reporting.active = False
     outcome = "detached from all its events" if detached else "kept"
     text = "telemetry handler %r failed at event %r and is %s (failure %d of it)"
-    logger.error(text, handler.handler_id, event, outcome, handler.failures, exc_info=error)
+    log(logger, logging.ERROR, text, handler.handler_id, event, outcome, handler.failures, error=error)
 
 
 def _count_failure(handler: _Handler) -> bool:

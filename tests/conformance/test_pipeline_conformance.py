@@ -1,4 +1,5 @@
-"""The items P1 to P30 of docs/conformance.md, each shown once from the outside; the details are in tests/pipeline."""
+"""The items of docs/conformance.md on a pipeline, each shown once from the outside; the details are in tests/pipeline.
+Those on batches, flow and retries stand in test_batching_conformance.py."""
 
 from __future__ import annotations
 
@@ -10,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.conformance import test_batching_conformance
+from tests.pipeline.book import Book
+from tests.waiting import until
 from wsengine import ConfigurationError, Message, Pipeline, Processors, Producer, WebSocketProducer, telemetry
 from wsengine.pipeline import monitor
 from wsengine.testing import Feed, capture
@@ -29,27 +33,6 @@ class Given(Producer):
     def drain(self):
         super().drain()
         self.over.set()
-
-
-class Tally:
-    """An acknowledger that counts."""
-
-    def __init__(self):
-        self.calls = []
-
-    def ack(self, ref, successful, failed):
-        self.calls.append((ref, [m.data for m in successful], [m.data for m in failed]))
-
-    def messages(self, datas, ref="r"):
-        return [Message(data, acknowledger=(self, ref, None)) for data in datas]
-
-    @property
-    def ok(self):
-        return [data for _, good, _ in list(self.calls) for data in good]
-
-    @property
-    def failed(self):
-        return [data for _, _, bad in list(self.calls) for data in bad]
 
 
 class Blocked(Pipeline):
@@ -78,13 +61,6 @@ class Function(Pipeline):
         return self.function(message)
 
 
-def until(condition, timeout=5.0):
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not become true in time"
-        time.sleep(0.002)
-
-
 def chunk_sizes(min_demand, max_demand, count=20):
     with Blocked(Given(), processors=Processors(min_demand=min_demand, max_demand=max_demand)) as pipeline:
         pipeline.push_messages(Message("first"))
@@ -97,7 +73,8 @@ def chunk_sizes(min_demand, max_demand, count=20):
 def test_every_item_for_the_pipeline_in_the_document_has_a_test_here():
     document = (Path(__file__).parents[2] / "docs" / "conformance.md").read_text()
     items = {line.split("**")[1] for line in document.splitlines() if line.startswith("- **P")}
-    tests = {name.split("_")[1].upper() for name in globals() if name.startswith("test_p")}
+    tests = {name.split("_")[1].upper() for name in {**globals(), **vars(test_batching_conformance)}
+             if name.startswith("test_p")}
     assert items == tests
 
 
@@ -141,37 +118,37 @@ def test_p4_a_burst_spreads_over_all_processors_within_their_demand():
 
 
 def test_p6_a_raising_handler_fails_one_message_which_handle_failed_sees_first():
-    tally, seen = Tally(), []
+    book, seen = Book(), []
 
     class Some(Function):
         def handle_failed(self, messages):
-            seen.extend((m.data, m.data in tally.failed) for m in messages)
+            seen.extend((m.data, m.data in book.failed) for m in messages)
 
     def handle(message):
         if message.data == 3:
             raise SystemExit
 
     with capture(telemetry.MESSAGE_EXCEPTION) as events, Some(handle, Given()) as pipeline:
-        pipeline.push_messages(tally.messages(range(6)))
-    assert sorted(tally.ok) == [0, 1, 2, 4, 5]
-    assert tally.failed == [3]
+        pipeline.push_messages(book.messages(range(6)))
+    assert sorted(book.ok) == [0, 1, 2, 4, 5]
+    assert book.failed == [3]
     assert seen == [(3, False)]
     assert len(events.of(telemetry.MESSAGE_EXCEPTION)) == 1
 
 
 def test_p7_a_result_that_is_no_message_is_as_an_exception():
-    tally = Tally()
+    book = Book()
     with capture(telemetry.MESSAGE_EXCEPTION) as events, \
             Function(lambda message: "text" if message.data == 1 else None, Given()) as pipeline:
-        pipeline.push_messages(tally.messages(range(3)))
-    assert tally.failed == [1]
-    assert sorted(tally.ok) == [0, 2]
+        pipeline.push_messages(book.messages(range(3)))
+    assert book.failed == [1]
+    assert sorted(book.ok) == [0, 2]
     assert len(events.of(telemetry.MESSAGE_EXCEPTION)) == 1
 
 
 @pytest.mark.parametrize("prepare", [lambda messages: messages[1:], lambda messages: 1 / 0])
 def test_p8_a_wrong_prepare_messages_fails_the_chunk_unhandled(prepare):
-    tally = Tally()
+    book = Book()
 
     class Preparing(Blocked):
         def prepare_messages(self, messages):
@@ -180,9 +157,9 @@ def test_p8_a_wrong_prepare_messages_fails_the_chunk_unhandled(prepare):
     with Preparing(Given()) as pipeline:
         pipeline.push_messages(Message("first"))
         assert pipeline.begun.wait(5)
-        pipeline.push_messages(tally.messages(range(5)))
+        pipeline.push_messages(book.messages(range(5)))
         pipeline.gate.set()
-    assert tally.calls == [("r", [], [0, 1, 2, 3, 4])]
+    assert book.calls == [("ref", [], [0, 1, 2, 3, 4])]
     assert pipeline.chunks == []
 
 
@@ -191,22 +168,22 @@ def test_p10_each_group_is_acknowledged_once_in_order_whatever_another_does():
         def ack(self, ref, successful, failed):
             raise OSError("ack")
 
-    tally = Tally()
+    book = Book()
     with Blocked(Given()) as pipeline:
         pipeline.push_messages(Message("first"))
         assert pipeline.begun.wait(5)
-        pipeline.push_messages([Message(0, acknowledger=(Raising(), 0, None)), *tally.messages([1, 2], "a"),
-                                *tally.messages([3], "b"), *tally.messages([4], "a")])
+        pipeline.push_messages([Message(0, acknowledger=(Raising(), 0, None)), *book.messages([1, 2], "a"),
+                                *book.messages([3], "b"), *book.messages([4], "a")])
         pipeline.gate.set()
-    assert tally.calls == [("a", [1, 2, 4], []), ("b", [3], [])]
+    assert book.calls == [("a", [1, 2, 4], []), ("b", [3], [])]
 
 
 def test_p11_ack_immediately_is_the_only_acknowledgement():
-    tally = Tally()
+    book = Book()
     with Function(lambda message: message.ack_immediately(), Given()) as pipeline:
-        pipeline.push_messages(tally.messages(range(100)))
-    assert tally.ok == list(range(100))
-    assert tally.failed == []
+        pipeline.push_messages(book.messages(range(100)))
+    assert book.ok == list(range(100))
+    assert book.failed == []
 
 
 def test_p16_a_stop_delivers_what_was_taken_and_closes_with_1000():
@@ -230,7 +207,7 @@ def test_p16_a_stop_delivers_what_was_taken_and_closes_with_1000():
 
 
 def test_p17_a_stuck_handler_leaves_only_its_own_message():
-    tally, gate, begun = Tally(), threading.Event(), threading.Event()
+    book, gate, begun = Book(), threading.Event(), threading.Event()
 
     def handle(message):
         if message.data == "stuck":
@@ -239,9 +216,9 @@ def test_p17_a_stuck_handler_leaves_only_its_own_message():
 
     pipeline = Function(handle, Given(), processors=Processors(concurrency=2, max_demand=1)).start()
     try:
-        pipeline.push_messages(tally.messages(["stuck"]))
+        pipeline.push_messages(book.messages(["stuck"]))
         assert begun.wait(5)
-        pipeline.push_messages(tally.messages(range(20)))
+        pipeline.push_messages(book.messages(range(20)))
         started = time.monotonic()
         result = pipeline.stop(timeout=0.3)
         assert time.monotonic() - started < 1.8
@@ -249,12 +226,12 @@ def test_p17_a_stuck_handler_leaves_only_its_own_message():
         gate.set()
     assert (result.left, result.successful, result.drained) == (1, 20, False)
     until(lambda: not any(t.name.startswith("wsengine:Function:") for t in threading.enumerate()))
-    assert tally.failed == ["stuck"]
-    assert sorted(tally.ok) == list(range(20))
+    assert book.failed == ["stuck"]
+    assert sorted(book.ok) == list(range(20))
 
 
 def test_p18_a_hundred_deaths_cost_a_hundred_messages(monkeypatch):
-    real, tally = telemetry.execute, Tally()
+    real, book = telemetry.execute, Book()
 
     def execute(event, measurements=None, metadata=None):
         if event == telemetry.PROCESSOR_START and metadata["messages"][0].data == "die":
@@ -265,9 +242,9 @@ def test_p18_a_hundred_deaths_cost_a_hundred_messages(monkeypatch):
     monkeypatch.setattr(monitor, "PERIOD", 0.003)
     with capture(telemetry.PROCESSOR_START), \
             Function(lambda message: None, Given(), processors=Processors(concurrency=2, max_demand=1)) as pipeline:
-        pipeline.push_messages(tally.messages(["die", "live"] * 100))
-    assert tally.failed == ["die"] * 100
-    assert tally.ok == ["live"] * 100
+        pipeline.push_messages(book.messages(["die", "live"] * 100))
+    assert book.failed == ["die"] * 100
+    assert book.ok == ["live"] * 100
 
 
 def test_p28_a_slow_consumer_holds_the_server_back_and_loses_nothing():
@@ -291,7 +268,7 @@ def test_p28_a_slow_consumer_holds_the_server_back_and_loses_nothing():
 
 
 def test_p30_a_raising_telemetry_handler_is_detached_and_harms_nothing():
-    tally = Tally()
+    book = Book()
 
     def failing(event, measurements, metadata, config):
         raise KeyError("telemetry")
@@ -301,9 +278,9 @@ def test_p30_a_raising_telemetry_handler_is_detached_and_harms_nothing():
     with capture(*events) as seen, Function(lambda message: None, Given()) as pipeline:
         with pytest.raises(telemetry.HandlerExists):
             telemetry.attach("failing", telemetry.MESSAGE_START, failing)
-        pipeline.push_messages(tally.messages(range(3)))
+        pipeline.push_messages(book.messages(range(3)))
         seen.wait(telemetry.MESSAGE_STOP, 3)
-    assert tally.ok == [0, 1, 2]
+    assert book.ok == [0, 1, 2]
     [failure] = seen.of(telemetry.HANDLER_FAILURE)
     assert failure.metadata["handler_id"] == "failing"
     assert failure.metadata["detached"]

@@ -159,7 +159,7 @@ def test_ack_immediately_makes_room_before_the_chunk_is_done(launch, book, gate,
     def handle_message(message):
         message.ack_immediately()
         if message.data == 1:
-            gate.wait(5)
+            gate.wait(60)
 
     pipeline = launch(handle_message, processors=Processors(max_demand=2))
     pipeline.push_messages(book.messages(range(2)))

@@ -7,6 +7,7 @@ dispatcher wants of them is written down. Generations of real connections are te
 from __future__ import annotations
 
 import ctypes
+import gc
 import itertools
 import threading
 import time
@@ -329,6 +330,27 @@ def test_whatever_a_handler_does_wrong_fails_its_connection_once_and_drops_the_r
     assert (result.drained, result.successful, result.failed) == (True, 3, 0)
 
 
+async def awaited(payload, state):
+    """What nobody awaits: a warning about it would be an error here."""
+
+
+@pytest.mark.parametrize(("result", "text"), [
+    (lambda: None, "it returned NoneType; return Emit(payloads, state), Skip(state) or Fail(reason)"),
+    (lambda: Emit(b"x", None), "it emitted bytes; give a list of payloads"),
+    (lambda: Skip(None, [5]), "it returned a reply of type int; give str for a text frame, bytes for a binary one"),
+    (lambda: awaited(b"", None), "it returned a coroutine; make it a plain function, without async, that returns "
+                                 "Emit(payloads, state), Skip(state) or Fail(reason)"),
+    (lambda: [][0], "it raised IndexError"),
+], ids=["None", "payloads", "replies", "a coroutine", "an exception"])
+def test_a_wrong_result_is_named_with_its_remedy_in_the_error_itself(result, text, launch, eventually):
+    producer = Framed(lambda payload, state: result())
+    launch(producers=producer)
+    producer.put(numbers(1))
+    eventually(lambda: producer.failures)
+    gc.collect()
+    assert str(producer.failures[0]) == f"frame_handler failed the connection: {text}"
+
+
 @pytest.mark.parametrize("result", [Fail("session is over", 1), ("error", "session is over", 1)], ids=["Fail", "tuple"])
 def test_a_handler_that_says_so_fails_its_connection_with_the_reason(result, launch, eventually, caplog):
     producer = Framed(lambda payload, state: result)
@@ -467,13 +489,13 @@ def test_a_dispatcher_whose_thread_dies_is_replaced_and_goes_on_with_the_rest(la
     assert replaced.metadata["name"] == f"wsengine:{pipeline.name}:dispatcher"
     assert collected == numbers(6)
     assert "died" in str(producer.failures[-1])
-    assert "the dispatcher's thread died and was replaced" in caplog.text
+    assert "dispatcher died and was replaced" in caplog.text
     result = pipeline.stop()
     assert (result.drained, result.successful, result.threads_alive) == (True, 6, ())
 
 
-def test_an_exception_thrown_into_the_thread_from_outside_fails_the_connection_and_loses_no_count(launch, eventually,
-                                                                                                  collected):
+def test_an_exception_thrown_into_the_thread_from_outside_fails_the_connection_and_loses_no_count(
+        uncollected, launch, eventually, collected):
     threads = []
 
     def handler(payload, state):

@@ -264,7 +264,11 @@ def test_a_stop_in_the_midst_of_a_feed_that_is_led_loses_nothing_that_was_taken(
             assert result.threads_alive == ()
             assert result.seconds < 2
             assert handled == list(range(len(handled)))
-            assert (result.successful, result.failed) == (len(handled), result.left)
+            assert result.failed == result.left
+            if timeout == 0:                     # what a handler has just done may count as left: nobody waits for its word
+                assert result.successful <= len(handled) <= result.successful + result.left
+            else:
+                assert result.successful == len(handled)
 
 
 def test_the_end_of_the_interpreter_while_the_processor_leads_is_a_stop(child):
@@ -438,7 +442,7 @@ def test_a_connection_that_the_server_ends_while_the_processor_leads_is_replaced
     led_in_one_of_three(run)
 
 
-def test_a_processor_that_dies_after_it_has_led_is_replaced_by_one_that_leads(eventually):
+def test_a_processor_that_dies_after_it_has_led_is_replaced_by_one_that_leads(uncollected, eventually):
     class Fatal(BaseException):
         """Raised where no callback runs."""
 

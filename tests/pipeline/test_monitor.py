@@ -160,3 +160,39 @@ def test_what_a_dead_processor_had_handled_counts_as_successful(monkeypatch, lau
     assert book.ok == [0, 1, 2]
     assert book.failed == ["die", 3]
     assert (result.successful, result.failed) == (3, 2)
+
+
+def test_processors_are_replaced_also_where_the_logger_raises(deadly, launch, book):
+    def broken_filter(record):
+        raise LookupError("no such field")
+
+    monitor.logger.addFilter(broken_filter)
+    try:
+        pipeline = launch(processors=Processors(max_demand=1))
+        pipeline.push_messages(book.messages(["die", 1, "die", 2]))
+        book.wait(4)
+        result = pipeline.stop(10)
+    finally:
+        monitor.logger.removeFilter(broken_filter)
+    assert (result.drained, result.threads_alive) == (True, ())
+    assert (book.ok, book.failed) == ([1, 2], ["die", "die"])
+
+
+@pytest.mark.parametrize("fault", [RuntimeError("can't start new thread"), MemoryError(), OSError("no more threads")],
+                         ids=lambda one: type(one).__name__)
+def test_a_stop_is_carried_out_where_there_is_no_thread_to_watch_it(monkeypatch, launch, book, caplog, fault):
+    real = monitor.spawn
+
+    def spawn(name, body):
+        if name.endswith(":watch"):
+            raise fault
+        return real(name, body)
+
+    monkeypatch.setattr(monitor, "spawn", spawn)
+    pipeline = launch()
+    pipeline.push_messages(book.messages([1, 2]))
+    pipeline.request_stop()
+    result = pipeline.join(20)
+    assert result is not None
+    assert (result.drained, result.successful, result.threads_alive) == (True, 2, ())
+    assert "stops, and processors that die meanwhile are not replaced" in caplog.text

@@ -10,7 +10,8 @@ import time
 
 import pytest
 
-from wsengine import Backoff, ConfigurationError, Pipeline, Processors, QueueOverflow, WebSocketProducer, telemetry
+from tests.waiting import until
+from wsengine import Backoff, ConfigurationError, Emit, Pipeline, Processors, QueueOverflow, WebSocketProducer, telemetry
 from wsengine.testing import Collector, Feed, ScriptedServer, build_server_frame, capture, steps
 from wsengine.testing.stamp import read_sequence
 
@@ -24,13 +25,6 @@ FAILURE, STATUS = telemetry.connection_event(ID, "failure"), telemetry.connectio
 def producer(url, **options):
     return WebSocketProducer(url, **{"telemetry_id": ID, "keepalive": None, "retry": Backoff(0.05, factor=1, jitter="none"),
                                      **options})
-
-
-def until(condition, timeout=20.0):
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true in time"
-        time.sleep(0.002)
 
 
 class Held(Collector):
@@ -83,9 +77,10 @@ def test_drop_newest_keeps_the_first_and_drop_oldest_the_last():
     last = [one.seq for one in flood("drop_oldest", 5000, max_queue=64)[0]]
     assert first == list(range(len(first)))
     assert len(first) == 64
-    claimed = [number for number in last if number < 64]
-    assert last[len(claimed):] == list(range(5000 - (len(last) - len(claimed)), 5000))
-    assert len(last) > len(claimed)
+    kept = [number for number in last if number >= 5000 - 64 - 8]
+    assert kept == list(range(5000 - len(kept), 5000))
+    assert len(kept) > 64 - 64 // 16 - 8
+    assert len(last) - len(kept) <= 8, "of the older ones there is only what the handler had claimed"
 
 
 @pytest.mark.parametrize("overflow", ["drop_oldest", "drop_newest"])
@@ -125,6 +120,111 @@ def test_fragments_and_compressed_messages_are_dropped_whole(overflow):
             pipeline.wait(count - dropped)
     assert dropped >= count - 16 - 4
     assert all(one.data == b"%d" % one.seq for one in pipeline.received)
+
+
+HOOKS = {"plain": {}, "frame_handler": {"frame_handler": lambda payload, state: Emit([payload], state)},
+         "session_markers": {"session_markers": True},
+         "both": {"frame_handler": lambda payload, state: Emit([payload], state), "session_markers": True}}
+
+
+@pytest.mark.parametrize("concurrency", [1, 3])
+@pytest.mark.parametrize("hooks", HOOKS)
+@pytest.mark.parametrize("max_queue", [1, 64])
+def test_drop_oldest_is_bound_by_the_same_whatever_stands_ahead_of_the_processors(max_queue, hooks, concurrency):
+    """What waits for a dispatcher, in it and behind it counts alike, and of all that the oldest goes."""
+    count, markers = 5000, concurrency * ("session_markers" in HOOKS[hooks])
+    payloads = [(2, b"%d" % number) for number in range(count)]
+    with Feed.payloads(payloads, rate=10_000) as feed, capture(DROP) as told:
+        source = producer(feed.url, concurrency=concurrency, **HOOKS[hooks])
+        with Held(source, overflow="drop_oldest", processors=Processors(max_demand=8), max_queue=max_queue) as pipeline:
+            most = 0
+            try:
+                while sum(one.counts()["messages"] for one in source.connections) < count * concurrency:
+                    most = max(most, pipeline.stats().held_messages)
+                    time.sleep(0.005)
+                until(lambda: pipeline.stats().held_messages <= max_queue + 2 + markers)
+                dropped = sum(one.counts()["dropped"] for one in source.connections)
+            finally:
+                pipeline.gate.set()
+            received = [one for one in pipeline.wait(count * concurrency - dropped + markers) if not one.marker]
+            result = pipeline.stop()
+    # one over the bound may wait in the ring, and one with the dispatcher; markers wait beside them
+    assert most <= max_queue + 2 + markers
+    assert (result.successful, result.left) == (len(received) + markers, 0)
+    assert len(received) + dropped == count * concurrency
+    assert len(pipeline.received) == len(received) + markers
+    assert sum(one.measurements["count"] for one in told.events) == dropped
+    for connection in source.connections:
+        mine = [one.seq for one in received if one.connection_index == connection.index]
+        assert mine == sorted(set(mine))
+        assert len(mine) + connection.counts()["dropped"] == count
+    assert max(one.seq for one in received) == count - 1
+    if concurrency == 1 and max_queue == 64:
+        kept = [one.seq for one in received if one.seq >= count - max_queue]
+        assert kept == list(range(count - len(kept), count))
+        assert len(kept) >= max_queue - 8 - max_queue // 16 - 4, "the newest; of the older ones those that were on their way"
+
+
+@pytest.mark.parametrize("hooks", HOOKS)
+def test_drop_oldest_keeps_to_its_bound_in_bytes_whatever_stands_ahead_of_the_processors(hooks):
+    count, size = 3000, 400
+    payloads = [(2, number.to_bytes(4, "big") * (size // 4)) for number in range(count)]
+    with Feed.payloads(payloads, rate=5000) as feed:
+        source = producer(feed.url, max_size=1000, **HOOKS[hooks])
+        with Held(source, overflow="drop_oldest", processors=Processors(max_demand=8), max_queue_bytes=2**16) as pipeline:
+            most = 0
+            try:
+                while source.connections[0].counts()["messages"] < count:
+                    most = max(most, pipeline.stats().held_bytes)
+                    time.sleep(0.005)
+                dropped = source.connections[0].counts()["dropped"]
+            finally:
+                pipeline.gate.set()
+            pipeline.wait(count - dropped + ("session_markers" in HOOKS[hooks]))
+    received = [one for one in pipeline.received if not one.marker]
+    assert most <= 2**16 + 2**14                 # receive buffers count whole
+    assert dropped > count // 2
+    assert len(received) == count - dropped
+    assert received[-1].seq == count - 1
+    assert all(one.data == one.seq.to_bytes(4, "big") * (size // 4) for one in received)
+
+
+def test_drop_oldest_hands_on_to_every_processor_while_one_is_slow():
+    """With nothing queued ahead, each claim has to bring the next message on, and not only each acknowledgement."""
+    busy, gate = threading.Semaphore(0), threading.Event()
+
+    class Slow(Collector):
+        def handle_messages(self, messages):
+            busy.release()
+            assert gate.wait(30)
+            super().handle_messages(messages)
+
+    with Feed.payloads([(2, b"%d" % number) for number in range(500)], rate=1000) as feed:
+        with Slow(producer(feed.url, session_markers=True), overflow="drop_oldest", max_queue=16,
+                  processors=Processors(concurrency=4)) as pipeline:
+            try:
+                for _ in range(4):
+                    assert busy.acquire(timeout=20)
+            finally:
+                gate.set()
+            until(lambda: pipeline.received and max(one.seq for one in list(pipeline.received)) == 499)
+
+
+def test_emissions_of_several_go_on_in_order_while_the_oldest_frames_are_dropped():
+    handler = {"frame_handler": lambda payload, state: Emit([payload, payload + b"+", payload + b"-"], state)}
+    with Feed.payloads([(2, b"%d" % number) for number in range(3000)]) as feed:
+        source = producer(feed.url, **handler)
+        with Held(source, overflow="drop_oldest", processors=Processors(max_demand=8), max_queue=16) as pipeline:
+            try:
+                until(lambda: source.connections[0].counts()["messages"] == 3000)
+                dropped = source.connections[0].counts()["dropped"]
+            finally:
+                pipeline.gate.set()
+            pipeline.wait((3000 - dropped) * 3)
+    received = pipeline.received
+    assert [one.data for one in received] == [b"%d%s" % (one.seq, (b"", b"+", b"-")[at % 3])
+                                              for at, one in enumerate(received)]
+    assert received[-1].seq == 2999
 
 
 def test_once_there_is_room_again_nothing_more_is_dropped():

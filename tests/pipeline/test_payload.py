@@ -35,7 +35,7 @@ def handle_all(payloads, handler, max_demand=20):
             done.set()
 
     callbacks = SimpleNamespace(handle_message=handle_message, handle_messages=None, prepare_messages=None,
-                                handle_failed=None)
+                                handle_failed=None, handle_batch=None)
     crew = Crew(callbacks, "payloads", parker, account, concurrency=1, min_demand=0, max_demand=max_demand, spin=0.0,
                 log_failure=lambda what, error: errors.append(error))
     crew.add_ring(ring, None)

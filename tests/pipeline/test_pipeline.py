@@ -9,8 +9,10 @@ import time
 import pytest
 
 from wsengine import ConfigurationError, EngineStopped, Message, Pipeline, Processors, Producer, all_running, telemetry
+from wsengine.pipeline.plan import OPTIONS
 from wsengine.testing import Feed, capture
 from wsengine.websocket.producer import WebSocketProducer
+from wsengine.wording import Unshown
 
 
 class Plain(Pipeline):
@@ -43,7 +45,9 @@ def test_a_wrong_option_is_refused_with_path_value_and_remedy(quiet, options, pa
     with pytest.raises(ConfigurationError) as caught:
         Plain(quiet(), **options)
     assert caught.value.path == path
-    assert caught.value.value == next(iter(options.values()))
+    given = next(iter(options.values()))
+    unknown = path.rpartition(".")[2] not in OPTIONS
+    assert caught.value.value == (Unshown.of(given) if unknown else given)  # what is no option of ours may be a secret
     assert remedy in caught.value.remedy
 
 
@@ -75,15 +79,6 @@ def test_a_class_needs_exactly_one_of_the_two_handlers(quiet):
             wrong(quiet())
     with pytest.raises(ConfigurationError, match="define a method"):
         NoMethod(quiet())
-
-
-def test_a_batch_handler_is_refused_and_not_left_uncalled(quiet):
-    class Batches(Plain):
-        def handle_batch(self, batcher, messages, info):
-            return messages
-
-    with pytest.raises(ConfigurationError, match=r"handle_batch.*not available in this version"):
-        Batches(quiet())
 
 
 def test_a_subclass_may_use_any_names_of_its_own(quiet, eventually):
@@ -240,7 +235,7 @@ def test_stats_tell_what_is_held_waits_and_was_done(launch, book, gate, eventual
     busy = pipeline.stats()
     assert (busy.held_messages, busy.max_queue, busy.max_queue_bytes) == (3, 16, 64 * 2**20)
     assert [one.outstanding for one in busy.processors] == [1]
-    assert busy.rate == 0
+    assert 0 <= busy.rate < 100
     gate.set()
     book.wait(6)
     pipeline.stop()

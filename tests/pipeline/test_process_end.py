@@ -29,6 +29,17 @@ def run(seconds, **options):
     return result
 """
 
+#: Python warns of forks where threads run.
+FORKING = """
+import warnings
+warnings.simplefilter("ignore", DeprecationWarning)
+
+class P(Pipeline):
+    def handle_message(self, message):
+        pass
+
+"""
+
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_an_idle_pipeline_at_once(child, number):
@@ -156,13 +167,7 @@ pipeline.push_messages(Message(1.5))
 
 
 def test_a_pipeline_of_before_a_fork_refuses_to_work_in_the_child_and_goes_on_in_the_parent(child):
-    code, out, errors = child("""
-class P(Pipeline):
-    def handle_message(self, message):
-        pass
-
-import warnings
-warnings.simplefilter("ignore", DeprecationWarning)
+    code, out, errors = child(FORKING + """
 from wsengine import ForkedProcessError
 pipeline = P(Quiet(), name="running").start()
 other = P(Quiet(), name="new")
@@ -189,13 +194,7 @@ say("parent", os.waitstatus_to_exitcode(status), pipeline.stop().successful)
 
 
 def test_a_child_forked_inside_a_with_statement_leaves_it_quietly(child):
-    code, out, errors = child("""
-class P(Pipeline):
-    def handle_message(self, message):
-        pass
-
-import warnings
-warnings.simplefilter("ignore", DeprecationWarning)
+    code, out, errors = child(FORKING + """
 with P(Quiet()) as pipeline:
     pid = os.fork()
 if pid == 0:
@@ -209,13 +208,7 @@ say("parent", os.waitstatus_to_exitcode(status), pipeline.stats().state)
 
 
 def test_a_child_may_run_a_pipeline_of_a_name_that_runs_in_the_parent(child):
-    code, out, errors = child("""
-class P(Pipeline):
-    def handle_message(self, message):
-        pass
-
-import warnings
-warnings.simplefilter("ignore", DeprecationWarning)
+    code, out, errors = child(FORKING + """
 import wsengine
 pipeline = P(Quiet()).start()
 if (pid := os.fork()) == 0:

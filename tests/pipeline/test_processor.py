@@ -23,6 +23,11 @@ def failing_on(data, error):
     return handle_message
 
 
+def acknowledged_by(other):
+    """A `handle_failed` that puts others in place, which an acknowledger of their own hears of."""
+    return lambda messages: [other.message(f"instead of {message.data}") for message in messages]
+
+
 ALL_AT_ONCE = Processors(max_demand=50)
 
 
@@ -69,7 +74,7 @@ def test_whatever_the_handler_raises_fails_that_message_only(launch, book, error
     assert thread[0]["concurrency"] == 1
 
 
-def test_an_asynchronous_exception_fails_the_message_that_it_hits(launch, book):
+def test_an_asynchronous_exception_fails_the_message_that_it_hits(uncollected, launch, book):
     running, ident = threading.Event(), []
 
     def handle_message(message):
@@ -372,3 +377,14 @@ def test_a_busy_producer_does_not_starve_another(launch, book, eventually):
     launch(lambda message: seen.add(message.data), producers=[Endless("a"), Endless("b")], max_queue=64,
            processors=Processors(max_demand=4))
     eventually(lambda: seen == {"a", "b"}, 3.0)
+
+
+def test_an_acknowledger_that_only_handle_failed_gives_is_called(launch, new_book):
+    other = new_book()
+
+    def handle_message(message):
+        raise ValueError("all of them")
+
+    launch(handle_message, handle_failed=acknowledged_by(other)).push_messages([Message(1), Message(2)])
+    other.wait(2)
+    assert other.failed == ["instead of 1", "instead of 2"]

@@ -44,7 +44,7 @@ def test_a_wrong_option_is_refused_with_path_value_and_remedy(options, path, val
 
 
 def test_an_unknown_option_of_processors_is_refused_by_name():
-    with pytest.raises(ConfigurationError, match=r"processors\.max_demands=3: .*did you mean 'max_demand'"):
+    with pytest.raises(ConfigurationError, match=r"processors\.max_demands=<int>: .*did you mean 'max_demand'"):
         Processors(max_demands=3)
 
 

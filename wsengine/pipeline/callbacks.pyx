@@ -9,7 +9,9 @@ import time
 from wsengine import telemetry
 from wsengine.message import Failed
 
+from libc.stdint cimport uint64_t
 from wsengine.message cimport Message
+from wsengine.pipeline.batch cimport Batch
 from wsengine.pipeline.chunk cimport CHUNK_TAKEN, Chunk
 from wsengine.pipeline.crew cimport Crew
 
@@ -72,29 +74,29 @@ cdef Py_ssize_t transform(Crew crew, Chunk chunk, object transformer):
     return len(spoiled)
 
 
-cdef bint prepare(Crew crew, Chunk chunk, list messages, Py_ssize_t first):
-    """Let `prepare_messages` see the chunk from `first` on; False if that failed it as a whole."""
+cdef object prepare(Crew crew, Chunk chunk, list messages, Py_ssize_t first):
+    """Let `prepare_messages` see the chunk from `first` on. What it raised, which failed that as a whole, or None."""
     cdef Message message
     try:
         prepared = crew.prepare(PyList_GetSlice(messages, first, len(messages)))
         if prepared is not None:
             take_results(chunk, "prepare_messages", messages, first, prepared)
-        return True
+        return None
     except BaseException as error:
         crew.log_failure("prepare_messages", error)
         for message in messages[first:]:
             message.set_verdict(Failed(error, error))
-        return False
+        return error
 
 
-cdef call_each(Crew crew, Chunk chunk, list messages, Py_ssize_t first):
+cdef call_each(Crew crew, Chunk chunk, list messages, Py_ssize_t first, dict where, uint64_t* ticks):
     """The hot loop: the handler once a message, called without the detour over a bound method."""
-    cdef Message message
     cdef PyObject* args[2]
     cdef PyObject* function
     cdef PyObject* result
     cdef vectorcallfunc call = PyObject_Vectorcall
     cdef object handler = crew.handler
+    cdef bint retries = crew.retry is not None
     cdef Py_ssize_t i, n = len(messages), bound = 1 if PyMethod_Check(handler) else 0
     if bound:
         function = PyMethod_GET_FUNCTION(handler)
@@ -107,17 +109,21 @@ cdef call_each(Crew crew, Chunk chunk, list messages, Py_ssize_t first):
         args[bound] = <PyObject*>PyList_GET_ITEM(messages, i)
         if chunk.state == CHUNK_TAKEN:       # only a hint here: settle() decides under the lock
             return
+        ticks[0] += 1
         result = call(function, args, bound + 1, NULL)
         if result != args[bound] and result != <PyObject*>None:
-            unusual(crew, chunk, i, messages, result)
-        elif result != NULL:
+            unusual(crew, chunk, i, messages, result, where, ticks)
+        else:
             Py_DECREF(<object>result)
+            if retries and (<Message>PyList_GET_ITEM(messages, i)).verdict is not None:
+                call_again(crew, chunk, i, messages, None, where, ticks)
         chunk.progress = i + 1
 
 
-cdef unusual(Crew crew, Chunk chunk, Py_ssize_t at, list messages, PyObject* result):
+cdef unusual(Crew crew, Chunk chunk, Py_ssize_t at, list messages, PyObject* result, dict where, uint64_t* ticks):
     """The handler raised (NULL), or returned something other than its message."""
     message = <Message>PyList_GET_ITEM(messages, at)
+    problem = None
     try:
         if result == NULL:
             raise_pending()
@@ -125,11 +131,60 @@ cdef unusual(Crew crew, Chunk chunk, Py_ssize_t at, list messages, PyObject* res
         Py_DECREF(returned)
         take_result(chunk, "handle_message", at, message, returned)
     except BaseException as error:
-        crew.log_failure("handle_message", error)
+        problem = error
         (<Message>message).set_verdict(Failed(error, error))
+    if crew.retry is not None:
+        problem = call_again(crew, chunk, at, messages, problem, where, ticks)
+    if problem is not None:
+        crew.log_failure("handle_message", problem)
 
 
-cdef call_watched(Crew crew, Chunk chunk, list messages, Py_ssize_t first, dict where):
+cdef object call_again(Crew crew, Chunk chunk, Py_ssize_t at, list messages, object problem, dict where,
+                       uint64_t* ticks):
+    """Call the handler again for one message that failed, as its retry policy says, until the deadline of a stop. What it
+    raised in the end, or None."""
+    cdef Message message = <Message>messages[at]
+    cdef int retries = 0
+    while message.verdict is not None and await_retry(crew, chunk, crew.retry, retries, [message], telemetry.MESSAGE_RETRY,
+                                                      where, ticks):
+        retries += 1
+        ticks[0] += 1
+        message.verdict = None
+        problem = None
+        try:
+            result = crew.handler(message)
+            if result is not None and result is not message:
+                take_result(chunk, "handle_message", at, message, result)
+                message = <Message>messages[at]
+        except BaseException as error:
+            problem = error
+            message.set_verdict(Failed(error, error))
+    return problem
+
+
+cdef bint await_retry(Crew crew, Chunk chunk, object retry, int retries, list messages, tuple event, dict where,
+                      uint64_t* ticks):
+    """Wait until messages that failed are to be handled again; False if they are not."""
+    cdef object failed = (<Message>messages[0]).verdict
+    delay = retry.delay(retries, failed.exception)
+    if delay is None:
+        return False
+    if telemetry.listening(event):
+        telemetry.execute(event, {"count": retries + 1, "delay": int(delay * 1e9), "messages": len(messages)},
+                          {**where, "messages": list(messages), "reason": failed.exception})
+    ticks[0] |= BETWEEN
+    over = crew.over.wait(delay)
+    ticks[0] &= ~<uint64_t>BETWEEN
+    return not over and chunk.state != CHUNK_TAKEN
+
+
+cdef list to_retry(object retry, list messages, int retries):
+    """Of these, the ones that failed and may be retried."""
+    return [m for m in messages if (<Message>m).verdict is not None
+            and retry.delay(retries, (<Message>m).verdict.exception) is not None]
+
+
+cdef call_watched(Crew crew, Chunk chunk, list messages, Py_ssize_t first, dict where, uint64_t* ticks):
     """The same with telemetry for each message (reference §7.3)."""
     cdef Message message
     cdef Py_ssize_t i, n = len(messages)
@@ -140,36 +195,167 @@ cdef call_watched(Crew crew, Chunk chunk, list messages, Py_ssize_t first, dict 
         about = {**where, "message": message, "telemetry_span_context": object()}
         started = time.monotonic_ns()
         telemetry.execute(telemetry.MESSAGE_START, {"system_time": time.time_ns(), "monotonic_time": started}, about)
+        problem = None
+        ticks[0] += 1
         try:
             result = crew.handler(message)
             if result is not message and result is not None:
                 take_result(chunk, "handle_message", i, message, result)
+            if chunk.hands_on and (<Message>messages[i]).verdict is None:
+                crew.check_batcher(<Message>messages[i])
         except BaseException as error:
-            crew.log_failure("handle_message", error)
-            message.set_verdict(Failed(error, error))
-            now = time.monotonic_ns()
-            telemetry.execute(telemetry.MESSAGE_EXCEPTION, {"duration": now - started, "monotonic_time": now},
-                              {**about, **telemetry.exception_metadata(error)})
-        else:
-            now = time.monotonic_ns()
+            problem = error
+            (<Message>messages[i]).set_verdict(Failed(error, error))
+        if crew.retry is not None:
+            problem = call_again(crew, chunk, i, messages, problem, where, ticks)
+        now = time.monotonic_ns()
+        if problem is None:
             telemetry.execute(telemetry.MESSAGE_STOP, {"duration": now - started, "monotonic_time": now},
                               {**about, "message": messages[i]})
+        else:
+            crew.log_failure("handle_message", problem)
+            telemetry.execute(telemetry.MESSAGE_EXCEPTION, {"duration": now - started, "monotonic_time": now},
+                              {**about, **telemetry.exception_metadata(problem)})
         chunk.progress = i + 1
 
 
-cdef call_chunk(Crew crew, Chunk chunk, list messages, Py_ssize_t first):
-    """The handler once for the chunk: by raising it fails all that it had not failed by itself."""
+cdef bint judge_batchers(Crew crew, list messages):
+    """Fail the messages that name a batcher that there is not; whether all that have not failed name the same."""
     cdef Message message
-    try:
-        result = crew.chunk_handler(PyList_GetSlice(messages, first, len(messages)))
-        if result is not None:
-            take_results(chunk, "handle_messages", messages, first, result)
-    except BaseException as error:
-        crew.log_failure("handle_messages", error)
-        for message in messages[first:]:
-            if message.verdict is None:
-                message.set_verdict(Failed(error, error))
+    cdef object known = crew                 # the name that was looked up last; no message's at first
+    cdef Py_ssize_t i
+    cdef bint one_name = True
+    for i in range(len(messages)):
+        message = <Message>PyList_GET_ITEM(messages, i)
+        if message.destination is known or message.verdict is not None:
+            continue
+        try:
+            crew.check_batcher(message)
+            one_name = one_name and known is crew
+            known = message.destination
+        except BaseException as error:
+            crew.log_failure("handle_message", error)
+            message.set_verdict(Failed(error, error))
+    return one_name
+
+
+cdef object call_chunk(Crew crew, Chunk chunk, list messages, Py_ssize_t first, dict where, uint64_t* ticks):
+    """The handler once for the chunk: by raising it fails all that it had not failed by itself. What it raised, or None."""
+    cdef list given = PyList_GetSlice(messages, first, len(messages))
+    cdef object problem = chunk_once(crew, chunk, messages, first, given, ticks)
+    cdef int retries = 0
+    while crew.retry is not None:
+        given = to_retry(crew.retry, messages, retries)
+        if not given or not await_retry(crew, chunk, crew.retry, retries, given, telemetry.MESSAGE_RETRY, where, ticks):
+            break
+        retries += 1
+        problem = chunk_once(crew, chunk, messages, -1, given, ticks)
+    if problem is not None:
+        crew.log_failure("handle_messages", problem)
     chunk.progress = len(messages)
+    return problem
+
+
+cdef object chunk_once(Crew crew, Chunk chunk, list messages, Py_ssize_t first, list given, uint64_t* ticks):
+    """Call it once, for the messages from `first` on, or for those given once more (-1). What it raised, or None."""
+    cdef Message message
+    cdef list passed = list(given)
+    ticks[0] += 1
+    if first < 0:
+        for message in given:
+            message.verdict = None
+    try:
+        result = crew.chunk_handler(passed)
+        if result is not None:
+            if first >= 0:
+                take_results(chunk, "handle_messages", messages, first, result)
+            else:
+                check_same("handle_messages", given, result)
+        return None
+    except BaseException as error:
+        fail_given(given, error)
+        return error
+
+
+cdef fail_given(list given, object error):
+    """Fail the messages that a callback was given and that it had not failed by itself."""
+    cdef Message message
+    for message in given:
+        if message.verdict is None:
+            message.set_verdict(Failed(error, error))
+
+
+cdef check_same(str callback, list given, object results):
+    """Messages that are handled again have to come back as they are."""
+    if not isinstance(results, list) or {id(one) for one in results} != {id(one) for one in given}:
+        raise TypeError(f"{callback} returned something else than the {len(given)} messages that it was to handle again; "
+                        "return those, or None")
+
+
+cdef object call_batch(Crew crew, Batch batch, str key, object retry, dict where, uint64_t* ticks):
+    """`handle_batch`, once for the batch: by raising it fails all that it had not failed by itself, and what it does not
+    return fails as well (reference B-12). What it raised, or None."""
+    cdef list messages = batch.messages, given = messages
+    cdef object problem = batch_once(crew, batch, key, given, ticks)
+    cdef int retries = 0
+    while retry is not None:
+        given = to_retry(retry, messages, retries)
+        if not given or not await_retry(crew, batch, retry, retries, given, telemetry.BATCH_RETRY, where, ticks):
+            break
+        retries += 1
+        problem = batch_once(crew, batch, key, given, ticks)
+    if problem is not None:
+        crew.log_failure("handle_batch", problem)
+    batch.progress = len(messages)
+    return problem
+
+
+cdef object batch_once(Crew crew, Batch batch, str key, list given, uint64_t* ticks):
+    """Call it once, for the batch or for some of it once more. What it raised, or None."""
+    cdef Message message
+    ticks[0] += 1
+    if given is not batch.messages:
+        for message in given:
+            message.verdict = None
+    try:
+        result = crew.batch_handler(list(given), batch.info(key, len(given)))
+        if result is not None:
+            take_batch(batch, given, result)
+        return None
+    except BaseException as error:
+        fail_given(given, error)
+        return error
+
+
+cdef inline bint same(list one, list other):
+    """Whether both hold the same objects in the same order."""
+    cdef Py_ssize_t i, n = len(one)
+    if n != len(other):
+        return False
+    for i in range(n):
+        if PyList_GET_ITEM(one, i) != PyList_GET_ITEM(other, i):
+            return False
+    return True
+
+
+cdef take_batch(Chunk batch, list messages, object results):
+    """Judge what handle_batch returned: the messages that it was given, all or some of them, or as many others."""
+    cdef Message message
+    cdef set given, returned
+    if isinstance(results, list) and same(<list>results, messages):
+        return
+    if not isinstance(results, list) or not all([isinstance(one, Message) for one in results]):
+        raise TypeError(f"handle_batch returned {type(results).__name__}; return the list of the messages, or None")
+    given = {id(one) for one in messages}
+    returned = {id(one) for one in results}
+    if not returned <= given:
+        if messages is not batch.messages:
+            check_same("handle_batch", messages, results)
+        take_results(batch, "handle_batch", messages, 0, results)
+        return
+    for message in messages:
+        if id(message) not in returned and message.verdict is None:
+            message.set_verdict(Failed("handle_batch did not return it"))
 
 
 cdef take_results(Chunk chunk, str callback, list messages, Py_ssize_t first, object results):

@@ -1,25 +1,35 @@
-# The design page of chunk: the messages of one claim until they are acknowledged.
+# The design page of chunk: messages in one hand, until they are acknowledged or handed on.
 #
 # Belongs here: the decision who acknowledges, once for each message. Does not: what becomes of the messages before
-# (processor). A chunk belongs to its processor's thread, but for `state`, which decides under the chunk's mutex who
-# acknowledges: the processor that claimed it, or whoever takes it over because that one is dead or the deadline has come.
+# (processor, batch_processor). A chunk belongs to one thread, but for `state`, which decides under the chunk's mutex who
+# acknowledges: the thread that has it in hand, or whoever takes it over because that one is dead or the deadline has come.
+#
+#     state      its thread is done      taken over
+#     WAITING    OPEN (begins it)        TAKEN          a batch that no batch processor has begun
+#     OPEN       SETTLED                 TAKEN
+#     SETTLED    -                       -              acknowledged, or handed on to a batcher
+#     TAKEN      -                       -              somebody else has acknowledged it
 cimport cython
 from libc.stdint cimport uint64_t
-from wsengine.pipeline.crew cimport Crew
+from wsengine.engine.ring cimport Account
+from wsengine.message cimport Message
 
-cdef enum ChunkState:          # chunk lifecycle; under Chunk.lock
-    CHUNK_OPEN                 # its processor works on it
-    CHUNK_SETTLED              # its processor acknowledges or has acknowledged it
-    CHUNK_TAKEN                # somebody else has
+cdef enum ChunkState:          # under Chunk.lock
+    CHUNK_WAITING
+    CHUNK_OPEN
+    CHUNK_SETTLED
+    CHUNK_TAKEN
 
 cpdef acknowledge(list messages)
 
 cdef class Chunk:
-    # What one claim brought, until it is acknowledged.
     cdef cython.pymutex lock
     cdef ChunkState state            # under lock
-    cdef list messages               # its processor; whoever takes it over, after CHUNK_TAKEN
+    cdef list messages               # its thread; whoever takes it over, after CHUNK_TAKEN
     cdef Py_ssize_t left             # messages not acknowledged yet; under lock
     cdef uint64_t size               # bytes charged for those; under lock
-    cdef Py_ssize_t progress         # handlers are done with so many; its processor
-    cdef Crew crew
+    cdef Py_ssize_t progress         # handlers are done with so many; its thread
+    cdef Account account             # constant, as the next
+    cdef bint hands_on               # what succeeds goes to a batcher
+    cdef list close(self)
+    cdef bint still_ours(self)

@@ -1,12 +1,12 @@
-from typing import final
+from typing_extensions import disjoint_base
 
+from wsengine.engine.ring import Account
 from wsengine.message import Message
-from wsengine.pipeline.crew import Crew
 
 def acknowledge(messages: list[Message]) -> None: ...
 
-@final
+@disjoint_base
 class Chunk:
-    def __new__(cls, crew: Crew) -> Chunk: ...
+    def __new__(cls, account: Account, hands_on: bool = ...) -> Chunk: ...
     def ack_now(self, message: Message) -> None: ...
     def take_over(self, reason: object) -> tuple[int, int, int]: ...

@@ -1,19 +1,20 @@
-"""The chunk: what one claim brought, and who acknowledges it.
+"""The chunk: messages that one thread has in hand, and who acknowledges them.
 
-Each of its messages is acknowledged once: by the processor that claimed it, or, if that is dead or stuck, by whoever
-takes the chunk over. Handlers and their verdicts are the processor's matter.
+Each of them is acknowledged once: by the thread that has the chunk, or, if that is dead or stuck, by whoever takes the chunk
+over; or it is handed on to a batcher. Handlers and their verdicts are the processor's matter.
 
 Grouping is compiled, so that no exception thrown into the thread from outside can end it half-way: such a one strikes
 within an acknowledger, which it fails like any other.
 """
 import logging
 
+from wsengine.errors import EngineError
 from wsengine.message import Failed
 
 cimport cython
 from libc.stdint cimport uint64_t
+from wsengine.engine.ring cimport Account
 from wsengine.message cimport Message
-from wsengine.pipeline.crew cimport Crew
 
 
 logger = logging.getLogger("wsengine.pipeline")
@@ -60,28 +61,53 @@ cdef tell_raised(acknowledger, ref, successful, failed):
 
 
 cdef class Chunk:
-    """What one claim brought. It acknowledges each of its messages once, whoever does it."""
+    """Messages in one hand. It acknowledges each of them once, whoever does it.
 
-    def __cinit__(self, Crew crew):
-        self.crew = crew
+    Args:
+        account: of the pipeline. hands_on: what succeeds goes to a batcher, and is not done before.
+    """
+
+    def __cinit__(self, Account account not None, bint hands_on=False):
+        self.account = account
+        self.hands_on = hands_on
         self.state = CHUNK_OPEN
-        self.progress = 0
 
     def ack_now(self, Message message) -> None:
-        """Acknowledge one of the messages before the others; nothing if it has been already."""
+        """Acknowledge one of the messages before the others; nothing if it has been already.
+
+        Raises:
+            EngineError: no handler has it, because it waits for its batch.
+        """
         with self.lock:
-            if self.state != CHUNK_OPEN or message.holder is not self:
+            if message.holder is not self or self.state == CHUNK_TAKEN or self.state == CHUNK_SETTLED:
                 return
+            if self.state == CHUNK_WAITING:
+                raise EngineError(f"{message!r} waits for its batch; acknowledge it in handle_batch")
             message.holder = None
             message.acked = True
             self.left -= 1
             self.size -= message.charged
         acknowledge([message])
-        self.crew.account.c.release(1, message.charged)
+        self.account.c.release(1, message.charged)
+
+    cdef list close(self):
+        """Take the messages out: from here on nobody else acknowledges them. None if somebody else has taken them over."""
+        cdef list messages
+        with self.lock:
+            if self.state != CHUNK_OPEN:
+                return None
+            self.state = CHUNK_SETTLED
+            messages, self.messages = self.messages, None    # no cycle, and nobody else's any more
+        return messages
+
+    cdef bint still_ours(self):
+        """Whether nobody has taken the chunk over."""
+        with self.lock:
+            return self.state == CHUNK_OPEN
 
     def take_over(self, reason) -> tuple:
-        """Acknowledge in the place of a processor that is dead or stuck: messages that its handler is done with by
-        their status, the others as failed with `reason`.
+        """Acknowledge in the place of a thread that is dead or stuck: messages that all handlers are done with by their
+        status, the others as failed with `reason`.
 
         Returns:
             How many it acknowledged: successful, failed by their own status, and failed here. Zeros if it was settled.
@@ -89,12 +115,13 @@ cdef class Chunk:
         cdef Message message
         cdef list left
         cdef Py_ssize_t at
-        cdef uint64_t size = 0
+        cdef uint64_t size
         cdef int successful = 0, failed = 0, late = 0
         with self.lock:
-            if self.state != CHUNK_OPEN:
+            if self.state != CHUNK_OPEN and self.state != CHUNK_WAITING:
                 return 0, 0, 0
             self.state = CHUNK_TAKEN
+            size = self.size
             left = [(at, entry) for at, entry in enumerate(self.messages) if (<Message>entry).holder is self]
             for message in self.messages:
                 if message.holder is not self:   # acknowledged by itself, before the others
@@ -103,17 +130,16 @@ cdef class Chunk:
         for at, entry in left:
             message = entry
             message.acked = True
-            if at >= self.progress and message.verdict is None:
+            if message.verdict is None and (self.hands_on or at >= self.progress):
                 message.set_verdict(Failed(reason))
                 late += 1
             elif message.verdict is None:
                 successful += 1
             else:
                 failed += 1
-            size += message.charged
         messages = [entry for _, entry in left]
         acknowledge(messages)
         for message in messages:
             message.holder = None
-        self.crew.account.c.release(len(messages), size)
+        self.account.c.release(len(messages), size)
         return successful, failed, late

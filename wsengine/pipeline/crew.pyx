@@ -3,29 +3,36 @@
 Fixed before the processors start, but for a few counters, each an atomic of its own. How a processor uses it is its own
 matter (processor); which order a stop takes, that of drain.
 """
+import threading
+from collections import deque
+
+from wsengine.errors import ConfigurationError
+
 from libc.stdint cimport int64_t
-from libcpp.atomic cimport atomic, memory_order_acquire, memory_order_release
-from wsengine.engine.ring cimport Account, Parker, Ring
+from libcpp.atomic cimport atomic, memory_order_acquire, memory_order_relaxed, memory_order_release
+from wsengine.engine.ring cimport Account, Parker, Ring, monotonic_ns
+from wsengine.message cimport Message
+from wsengine.pipeline.rate_limiter cimport RateLimiter
 
 
 cdef class Crew:
     """What the processors of one pipeline share.
 
     Args:
-        pipeline: its `handle_message` or `handle_messages`, `prepare_messages` and `handle_failed` are called.
-        name: of the pipeline.
+        pipeline: its `handle_message` or `handle_messages`, `prepare_messages`, `handle_batch` and `handle_failed` are
+            called.
+        name: of the pipeline. limiter: of its rate, or None. retry: a Retry for its messages, or None.
         parker, account: of the pipeline.
         concurrency, min_demand, max_demand, spin: as in `Processors`; spin in seconds.
         log_failure: called with (what, exception) for what a callback raised.
     """
 
     def __cinit__(self, pipeline, str name, Parker parker not None, Account account not None, *, int concurrency,
-                  int min_demand, int max_demand, double spin, log_failure):
+                  int min_demand, int max_demand, double spin, log_failure, RateLimiter limiter=None, retry=None):
         self.pipeline = pipeline
         self.name = name
         self.parker = parker
         self.account = account
-        self.concurrency = concurrency
         self.min_demand = min_demand
         self.max_demand = max_demand
         self.spin_ns = <int64_t>(spin * 1e9)
@@ -35,15 +42,25 @@ cdef class Crew:
         self.chunk_handler = pipeline.handle_messages
         self.prepare = pipeline.prepare_messages
         self.on_failed = pipeline.handle_failed
+        self.batch_handler = pipeline.handle_batch
+        self.batchers = {}
+        self.spares = deque()
         self.log_failure = log_failure
+        self.limiter = limiter
+        self.retry = retry
+        self.over = threading.Event()
         self.busy = new atomic[int](0)
+        self.workers = new atomic[int](concurrency)
         self.ending = new atomic[int](0)
         self.closed = new atomic[int](0)
         self.askers = new atomic[int](0)
+        self.held = new atomic[int](0)
 
     def __dealloc__(self):
         del self.askers
+        del self.held
         del self.busy
+        del self.workers
         del self.ending
         del self.closed
 
@@ -53,21 +70,111 @@ cdef class Crew:
         self.slabbed.push_back(ring.c)
         self.choose_lead()
 
-    def add_inbox(self, inbox) -> None:
-        """Add an inbox of messages as a source. Before the processors start."""
+    def add_inbox(self, inbox, bint unlimited=False) -> None:
+        """Add an inbox of messages as a source, one of them perhaps without a limit of its rate. Before the processors
+        start."""
         self.inboxes.append(inbox)
+        if unlimited:
+            self.unlimited = inbox
 
-    cdef choose_lead(self):
+    def choose_lead(self) -> None:
         """Have the one processor, when idle, run the loop of the one reader (lead.hpp). With several, whoever led would
-        leave other readers unread, or other processors asleep behind it."""
-        cdef bint lent = self.concurrency == 1 and len(self.rings) == 1
+        leave other readers unread, or other processors asleep behind it; and one that waits for its rate reads nothing.
+        Called again when their number has changed: for more of them at once, for one only when the others have ended."""
+        cdef bint single = len(self.rings) == 1 and self.limiter is None
+        cdef bint lent = single and self.workers.load(memory_order_relaxed) == 1
         cdef Ring ring
+        self.parker.c.allow_polls(lent)
         for entry in self.rings:
             ring = (<tuple>entry)[0]
             ring.lead.set_lent(lent)
-            self.parker.c.set_bell(ring.bell if lent else NULL)
+            if not self.started:
+                self.parker.c.set_bell(ring.bell if single else NULL)
+
+    def start(self) -> None:
+        """There are processors from here on."""
+        self.started = True
+
+    @property
+    def concurrency(self) -> int:
+        """How many processors there are to be."""
+        return self.workers.load(memory_order_relaxed)
+
+    def set_concurrency(self, int concurrency) -> None:
+        """Have claims cut for another number of processors."""
+        self.workers.store(concurrency, memory_order_relaxed)
+
+    def add_batcher(self, str key not None, stage) -> None:
+        """Add a batcher for what is handled. Before the processors start."""
+        self.batchers[key] = stage
+
+    cdef int check_batcher(self, Message message) except -1:
+        """Raise ConfigurationError if the message names a batcher that there is not."""
+        if message.batcher not in self.batchers:
+            raise ConfigurationError("message.batcher", message.batcher, "give the name of one of the pipeline's batchers: "
+                                     + ", ".join(map(repr, self.batchers)))
+        return 0
+
+    cdef hold(self, int reason, bint on):
+        """Have the processors claim nothing, for one more reason, or for one less. Under the gate."""
+        cdef int now = self.held.load(memory_order_relaxed)
+        self.held.store(now | reason if on else now & ~reason, memory_order_release)  # pairs with the acquire in ready
+        if not on:
+            self.parker.c.notify()               # the chain wakes more, as for messages that have come
+
+    cdef saturate(self, int change):
+        """A batcher asks for no more (1), or does again (-1); while none asks, nothing is claimed."""
+        cdef bint before, now
+        with self.gate:
+            before = self.saturated == len(self.batchers)
+            self.saturated += change
+            now = self.saturated == len(self.batchers)
+            if now != before:
+                self.hold(HELD_SATURATED, now)
+
+    cdef relieve(self):
+        """Nothing is left to claim: if a source waits for room all the same, what is held waits in batches for messages that
+        cannot come, and has to go."""
+        if self.account.c.starves() and self.busy.load(memory_order_acquire) == 0 and not self.anything():
+            for stage in self.batchers.values():
+                stage.relieve()
+
+    cdef tell_askers(self):
+        """Messages have been acknowledged or handed on: whoever waits for demand looks again."""
+        if self.askers.load(memory_order_relaxed):
+            for inbox in self.inboxes:
+                inbox.asked()
 
     cdef bint ready(self):
+        """Whether there is something to claim, and it may be claimed."""
+        if self.held.load(memory_order_acquire) or not self.anything():
+            return False
+        return self.limiter is None or self.limiter.pause_ns(monotonic_ns()) == 0 or self.more_than_limited()
+
+    cdef bint more_than_limited(self):
+        return self.unlimited is not None and len(self.unlimited.queue) != 0
+
+    cdef int64_t pause_ns(self, int64_t longest):
+        """How long a processor that may claim nothing sleeps at the most: until the rate allows something."""
+        if self.limiter is None or not self.anything():
+            return longest
+        return min(self.limiter.pause_ns(monotonic_ns()), longest)
+
+    def pause(self, bint on) -> None:
+        """Have the processors claim nothing, or claim again."""
+        with self.gate:
+            self.hold(HELD_PAUSED, on)
+
+    @property
+    def paused(self) -> bool:
+        """Whether `pause` holds."""
+        return self.held.load(memory_order_relaxed) & HELD_PAUSED != 0
+
+    def look_again(self) -> None:
+        """Wake all processors: something has changed that they wait for."""
+        self.parker.c.notify_all()
+
+    cdef bint anything(self):
         if self.ring_ready():
             return True
         for inbox in self.inboxes:
@@ -85,7 +192,7 @@ cdef class Crew:
     @property
     def idle(self) -> bool:
         """Whether no processor has a chunk and no source has a message."""
-        return self.busy.load(memory_order_acquire) == 0 and not self.ready()
+        return self.busy.load(memory_order_acquire) == 0 and not self.anything()
 
     @property
     def depth(self) -> int:
@@ -103,6 +210,7 @@ cdef class Crew:
 
     def close(self) -> None:
         """Have the processors claim nothing more: the deadline has come."""
+        self.over.set()
         self.closed.store(1, memory_order_release)  # pairs with the acquire in Processor.run
         self.parker.c.notify_all()
 

@@ -16,11 +16,11 @@ from wsengine.pipeline.materialiser cimport Materialiser
 
 cdef enum:
     CLAIM_BYTES = 1048576      # about as many bytes a claim, by the sizes seen before
+    SHARE = 16                 # of the bound, the part of a claim from a ring that sheds; as much is shed at a time (overflow)
 
 cdef class Session:            # one connection, in the generation that its messages have come to
     cdef uint32_t index, epoch
     cdef object state          # the handler's; None once broken
-    cdef bint marked           # its marker has been delivered, or none is wanted
     cdef bint broken           # the handler failed: the rest of the generation is dropped
     cdef uint64_t dropped      # so many, and not told yet
 
@@ -30,7 +30,9 @@ cdef class Course:             # one ring with its handler
     cdef FrameHandler handler
     cdef object transformer    # or None
     cdef bint markers          # each generation begins with a message that says so
+    cdef bint sheds            # its reader drops the oldest that wait in it: they are left there, not queued here
     cdef dict sessions         # of Session by index
+    cdef object opened         # deque of markers to be delivered, each (place in the ring, Message): see Dispatcher.open
     # figures, read by anyone; `dropped` behind a failure, `mute` replies whose generation was over
     cdef uint64_t taken, emitted, dropped, mute
 
@@ -58,7 +60,12 @@ cdef class Dispatcher:
     cdef bint taken                  # whoever stops the pipeline has taken over what is in hand; under lock
 
     cdef bint ready(self) noexcept
+    cdef bint held_back(self) noexcept
+    cdef uint32_t most_of(self, Course course) noexcept
     cdef bint claim(self)
+    cdef bint mark_due(self, Course course)
+    cdef mark_before(self, Message frame)
+    cdef bint mark(self, Course course, tuple entry)
     cdef bint handle(self)
     cdef bint dispatch(self, Message frame)
     cdef object ask(self, Message frame, object state)

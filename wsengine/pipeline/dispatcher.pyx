@@ -8,6 +8,11 @@ What waits in the rings, what is in hand here and what is queued are charged to 
 passes to what is emitted for it. Where an emission is larger than what it replaces, the dispatcher waits for room; if
 nothing that was emitted is left with the processors, there is nobody to make room, and it goes on all the same. So an
 account may be over its bound by what one frame emits, and never for longer than that is being handled.
+
+Where the reader drops what has waited longest (`overflow="drop_oldest"`), messages have to wait where it finds them: in the
+ring. From such a ring a small part of the bound is claimed, and only when the processors have taken all that was emitted
+before. A dispatcher that queued whatever comes would leave the ring empty, the reader would find nothing to drop and admit
+each message as the newest, and nothing would be bounded.
 """
 from collections import deque
 
@@ -36,13 +41,15 @@ cdef class Session:
 cdef class Course:
     """One ring, whose messages a frame handler sees."""
 
-    def __cinit__(self, Ring ring not None, origin, FrameHandler handler not None, transformer, bint markers):
+    def __cinit__(self, Ring ring not None, origin, FrameHandler handler not None, transformer, bint markers, bint sheds):
         self.ring = ring
         self.origin = origin
         self.handler = handler
         self.transformer = transformer
         self.markers = markers
+        self.sheds = sheds
         self.sessions = {}
+        self.opened = deque()
 
 
 cdef class Dispatcher:
@@ -67,10 +74,12 @@ cdef class Dispatcher:
         del self.ending
         del self.closed
 
-    def add_ring(self, Ring ring, origin, FrameHandler handler, transformer=None, bint markers=False) -> None:
+    def add_ring(self, Ring ring, origin, FrameHandler handler, transformer=None, bint markers=False,
+                 bint sheds=False) -> None:
         """Take a ring, whose parker is this one's; `origin` knows its connections. With `markers` each generation of a
-        connection begins with a message that says so. Before anything starts."""
-        self.courses.append(Course(ring, origin, handler, transformer, markers))
+        connection begins with a message that says so, as `open` is told of it. `sheds`: its reader drops the oldest that
+        wait in it. Before anything starts."""
+        self.courses.append(Course(ring, origin, handler, transformer, markers, sheds))
 
     # --------------------------------------------------------------------------------------------------------- the loop
 
@@ -87,6 +96,9 @@ cdef class Dispatcher:
             if self.claim():
                 continue
             self.tell_drops()
+            if self.held_back():
+                self.await_taking()
+                continue
             seen = self.parker.c.prepare()
             if self.wants_no_wait():
                 self.parker.c.leave()
@@ -104,23 +116,57 @@ cdef class Dispatcher:
     cdef bint ready(self) noexcept:
         cdef Course course
         for course in self.courses:
-            if course.ring.c.ready():
+            if course.ring.c.ready() or len(course.opened):
                 return True
         return False
 
+    cdef bint held_back(self) noexcept:
+        """Whether all that there is to claim is to stay where it is, for processors have not taken what was emitted."""
+        cdef Course course
+        if len(self.queue) == 0 or self.closed.load(memory_order_acquire):
+            return False
+        for course in self.courses:
+            if not course.sheds and (len(course.opened) or course.ring.c.ready()):
+                return False
+        return self.ready()
+
+    def all_taken(self) -> bool:
+        """Whether the processors have taken all that was emitted, or it is to end."""
+        return len(self.queue) == 0 or self.closed.load(memory_order_acquire)
+
+    def await_taking(self) -> None:
+        """Wait until the processors have taken what was emitted. They tell of it where somebody asks; should one have
+        looked for askers just before, the slice ends the wait."""
+        self.crew.ask(1)
+        try:
+            self.room.wait(self.all_taken, ROOM_SLICE)
+        finally:
+            self.crew.ask(-1)
+
+    cdef uint32_t most_of(self, Course course) noexcept:
+        """How many to claim from a ring at the most."""
+        cdef uint64_t size = CLAIM_BYTES, count = CHUNK
+        if course.sheds:
+            size = min(size, self.crew.account.c.max_bytes() // SHARE)
+            count = min(count, max(self.crew.account.c.max_messages() // SHARE, <uint64_t>1))
+        return <uint32_t>min(max(size // max(self.materialiser.usual, <uint32_t>1), <uint64_t>1), count)
+
     cdef bint claim(self):
-        """Claim from one ring, the next in turn that has something; whether there was any."""
+        """Claim from one ring, the next in turn that has something, or deliver markers; whether there was any."""
         cdef Course course
         cdef list frames
         cdef Py_ssize_t i, places = len(self.courses)
-        cdef uint32_t most = <uint32_t>min(max(CLAIM_BYTES // max(self.materialiser.usual, <uint32_t>1), 1), CHUNK)
         if self.closed.load(memory_order_acquire):
             return False
         for i in range(places):
             course = <Course>self.courses[(self.turn + i) % places]
+            if course.sheds and len(self.queue):
+                continue
+            if len(course.opened) and self.mark_due(course):
+                return True
             if not course.ring.c.ready():
                 continue
-            frames = self.materialiser.claim(course.ring, most, course.origin, None)
+            frames = self.materialiser.claim(course.ring, self.most_of(course), course.origin, None)
             if frames is None:
                 continue
             self.turn = <int>((self.turn + i + 1) % places)
@@ -131,6 +177,42 @@ cdef class Dispatcher:
             course.taken += len(frames)
             return True
         return False
+
+    # ----------------------------------------------------------------------------------------------------------- markers
+
+    cdef bint mark_due(self, Course course):
+        """Deliver the markers before which everything has been claimed; whether there were any. Nothing is in hand."""
+        cdef bint any_due = False
+        cdef tuple entry
+        while len(course.opened):
+            entry = <tuple>course.opened[0]
+            if <uint64_t>entry[0] > course.ring.c.head():
+                break
+            if not self.mark(course, entry):
+                break
+            any_due = True
+        return any_due
+
+    cdef mark_before(self, Message frame):
+        """A generation's first message is in hand: deliver its connection's markers up to that generation's."""
+        cdef tuple entry
+        for entry in list(self.course.opened):
+            if ((<Message>entry[1]).connection_index == frame.connection_index and (<Message>entry[1]).epoch <= frame.epoch
+                    and not self.mark(self.course, entry)):
+                return
+
+    cdef bint mark(self, Course course, tuple entry):
+        """Queue one marker, with the charge that it has; False if it is no longer ours."""
+        with self.lock:
+            if self.taken:
+                return False
+            course.opened.remove(entry)
+            self.queue.append(entry[1])
+        course.emitted += 1
+        self.crew.parker.c.notify()
+        return True
+
+    # ------------------------------------------------------------------------------------------------------ what is in hand
 
     cdef bint handle(self):
         """Dispatch what is in hand; False if that was taken away meanwhile, or is to stay for who will."""
@@ -189,12 +271,20 @@ cdef class Dispatcher:
             if self.course.handler.function is None:
                 self.emission = emit(self, self.crew.log_failure, self.course.transformer, frame, (frame.payload,))
                 return HAND_ON
-            outcome = judged(self.course.handler.function(frame.payload, state))
-            if isinstance(outcome, Emit):
-                self.emission = emit(self, self.crew.log_failure, self.course.transformer, frame, (<Emit>outcome).payloads)
+            outcome = self.course.handler.function(frame.payload, state)
         except BaseException as raised:
             self.crew.log_failure("frame_handler", raised)
             return caused(f"it raised {type(raised).__name__}", raised)
+        try:
+            outcome = judged(outcome)
+            if isinstance(outcome, Emit):
+                self.emission = emit(self, self.crew.log_failure, self.course.transformer, frame, (<Emit>outcome).payloads)
+        except TypeError as wrong:               # the text is ours, and says what to return instead
+            self.crew.log_failure("frame_handler", wrong)
+            return caused("it " + str(wrong).removeprefix("frame_handler "), wrong)
+        except BaseException as raised:
+            self.crew.log_failure("frame_handler", raised)
+            return caused(f"what it returned could not be taken: {type(raised).__name__}", raised)
         return FrameHandlerError((<Fail>outcome).reason) if isinstance(outcome, Fail) else outcome
 
     cdef Session session_of(self, Message frame):
@@ -207,7 +297,7 @@ cdef class Dispatcher:
         session = Session.__new__(Session)
         session.index = frame.connection_index
         session.epoch = frame.epoch
-        session.marked = not self.course.markers
+        self.mark_before(frame)
         self.course.sessions[frame.connection_index] = session
         self.working = session
         try:
@@ -253,9 +343,10 @@ cdef class Dispatcher:
                 and (size <= 0 or CAccount.bytes_of(level) + size <= self.crew.account.c.max_bytes()))
 
     def has_room(self) -> bool:
-        """Whether what is awaited fits, or there is no sense in waiting for it."""
+        """Whether what is awaited fits, or there is no sense in waiting for it: a reader that sheds fills whatever room
+        there is, so behind such a one it is enough that the processors have taken what was emitted before."""
         return (self.fits(self.wanted, self.wanted_size) or self.closed.load(memory_order_acquire)
-                or (self.crew.busy.load(memory_order_acquire) == 0 and len(self.queue) == 0))
+                or (len(self.queue) == 0 and (self.course.sheds or self.crew.busy.load(memory_order_acquire) == 0)))
 
     cdef bint await_room(self, Py_ssize_t messages, int64_t size):
         """Wait until so much more fits, or nobody could make room by acknowledging; False if the pipeline was closed."""
@@ -275,8 +366,6 @@ cdef class Dispatcher:
         cdef Py_ssize_t count
         cdef uint64_t size = 0
         cdef int64_t more
-        if not session.marked:
-            messages = [marker(self, frame), *(messages or ())]
         count = 0 if messages is None else len(messages)
         if count:
             for message in messages:
@@ -293,7 +382,6 @@ cdef class Dispatcher:
             self.at += 1
             if count:
                 self.queue.extend(messages)
-        session.marked = True
         if count:
             self.course.emitted += count
             self.crew.parker.c.notify()
@@ -307,12 +395,28 @@ cdef class Dispatcher:
         return sum([(<Course>course).ring.c.depth() for course in self.courses])
 
     def asked(self) -> None:
-        """Somebody has acknowledged messages: there may be room."""
+        """Somebody has acknowledged messages, or taken the last that was queued: there may be room."""
         self.room.c.notify_all()
 
     def ack_now(self, message) -> None:
         """A message that still waits here cannot be acknowledged."""
         raise EngineError(f"{message!r} waits for a processor; acknowledge it in its handler")
+
+    def open(self, Ring ring not None, uint32_t index, uint32_t epoch) -> None:
+        """A generation of one of the ring's connections begins: its marker goes behind all that is in the ring now, the end of
+        the generation before among it, and ahead of the generation's first message, which must come later. It is charged
+        from here on, and no overflow policy drops it. Nothing where no markers are wanted."""
+        cdef Course course
+        cdef Message message
+        for course in self.courses:
+            if course.ring is ring and course.markers:
+                message = marker(self, course.origin, index, epoch)
+                with self.lock:
+                    if self.taken:               # whoever stops the pipeline has let go of what waits here
+                        return
+                    self.crew.account.c.charge(1, 0)
+                    course.opened.append((course.ring.c.tail(), message))
+        self.parker.c.notify()
 
     def figures(self, Ring ring not None) -> dict:
         """What became of the messages of one ring: messages taken, messages emitted, messages dropped behind failures, and
@@ -349,6 +453,9 @@ cdef class Dispatcher:
                     size += (<Message>self.frames[i]).charged
                     count += 1
                 self.frames = None
+            for course in self.courses:
+                count += len(course.opened)
+                course.opened.clear()
         if count:
             self.crew.account.c.release(count, size)
         for course in self.courses:

@@ -1,6 +1,7 @@
 """The end of a pipeline: in which order its parts stop, under one deadline, and what is said about it afterwards.
 
-    take no more ──▶ dispatcher and processors empty the sources ──▶ they end ──▶ connections close ──▶ all is joined
+    take no more ──▶ dispatcher and processors empty the sources ──▶ open batches are emitted and handled ──▶ threads end
+    ──▶ connections close ──▶ all is joined
           │ deadline at any point: the remainder is failed, acknowledged once, and counted as `left`
 
 Nothing else decides about stopping: `Pipeline` calls this, from whatever thread wanted the stop.
@@ -12,7 +13,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from wsengine.pipeline.processor import Processor
+from wsengine.pipeline.processor import STOPPED, Processor
 
 if TYPE_CHECKING:
     from wsengine.pipeline.topology import Topology
@@ -23,7 +24,6 @@ __all__ = ["StopResult", "stop"]
 GRACE = 0.5
 #: Seconds that a reader, which never blocks, may take to hear that nothing more is to be delivered.
 QUIET = 0.2
-STOPPED = "the pipeline stopped before the message was handled"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,24 +55,27 @@ def stop(topology: Topology, timeout: float, error: BaseException | None) -> Sto
     started = time.monotonic()
     deadline = started + timeout
     topology.inbox.close()
+    topology.tests.close()
+    topology.crew.pause(False)                   # what was taken is handled
     for producer in topology.producers:
         producer.drain()
     drained = _wait_until_idle(topology, deadline)
     topology.crew.end()
-    if topology.dispatching is not None:
-        topology.dispatching.dispatcher.end()
+    if topology.dispatcher is not None:
+        topology.dispatcher.end()
+    for batching in topology.batching:
+        batching.stage.end()
     left = 0 if drained else _fail_the_rest(topology)
     drained = drained or (left == 0 and topology.account.messages == 0)
     patience = min(deadline, started) if topology.hurried or not drained else deadline
-    for seat in topology.seats:
-        if seat.thread is not None:
-            seat.thread.join(max(patience - time.monotonic(), GRACE / len(topology.seats)))
-    if topology.dispatching is not None and topology.dispatching.thread is not None:
-        topology.dispatching.thread.join(max(patience - time.monotonic(), GRACE))
+    for post in topology.posts:
+        if post.thread is not None:
+            post.thread.join(max(patience - time.monotonic(), GRACE / len(topology.posts)))
     closing = time.monotonic() + GRACE if topology.hurried else max(deadline, time.monotonic() + GRACE)
     for producer in topology.producers:
         producer.stop(closing)
     topology.inbox.release()
+    topology.tests.release()
     for producer in topology.producers:
         producer.release()
     successful, failed = topology.totals()
@@ -84,11 +87,14 @@ def stop(topology: Topology, timeout: float, error: BaseException | None) -> Sto
 
 
 def _wait_until_idle(topology: Topology, deadline: float) -> bool:
-    """Wait until nothing is left to claim and nobody holds a chunk; dead processors are the monitor's to replace."""
+    """Wait until nothing is left to claim and nobody holds a message; dead threads are the monitor's to replace."""
     pause = 0.0005
     while time.monotonic() < deadline and not topology.hurried:
         if _idle(topology):
             return True
+        if topology.batching and topology.crew.idle and topology.account.messages <= topology.batched:
+            for batching in topology.batching:   # nothing that could still join a batch is anywhere else
+                batching.stage.flush()
         time.sleep(pause)
         pause = min(pause * 2, 0.02)
     return _idle(topology)
@@ -104,22 +110,24 @@ def _wait_until_quiet(topology: Topology) -> None:
 def _idle(topology: Topology) -> bool:
     """Nothing can come any more, and nothing is there; in this order."""
     return (all(producer.quiet for producer in topology.producers) and topology.account.messages == 0
-            and topology.crew.idle)
+            and topology.crew.idle and topology.batched == 0)
 
 
 def _fail_the_rest(topology: Topology) -> int:
-    """At the deadline: acknowledge what the processors still hold, and what nobody has claimed (see Chunk.take_over); how
-    many were failed because of it."""
-    dispatcher = topology.dispatching.dispatcher if topology.dispatching is not None else None
+    """At the deadline: acknowledge what the threads still hold, and what nobody has claimed (see Chunk.take_over); how many
+    were failed because of it."""
+    dispatcher = topology.dispatcher
     if dispatcher is not None:
         dispatcher.close()
     topology.crew.close()
     _wait_until_quiet(topology)
     undispatched = dispatcher.take_over() if dispatcher is not None else 0
     sweeper = Processor(topology.crew, len(topology.seats))
-    taken = [seat.processor.take_over(STOPPED) for seat in topology.seats]
+    taken = [seat.worker.take_over(STOPPED) for seat in topology.workers]
     unclaimed = sweeper.fail_rest(STOPPED)
-    taken += [seat.processor.take_over(STOPPED) for seat in topology.seats]  # claimed just before the crew was closed
+    for batching in topology.batching:
+        taken += batching.stage.fail_rest(STOPPED)
+    taken += [seat.worker.take_over(STOPPED) for seat in topology.workers]  # claimed just before all was closed
     undispatched += dispatcher.take_over() if dispatcher is not None else 0  # likewise
     left = sum(late for _, _, late in taken) + unclaimed + undispatched
     topology.swept = (sum(done for done, _, _ in taken), sum(broken for _, broken, _ in taken) + left)

@@ -6,6 +6,7 @@ is nobody's yet; the transformer does not see it.
 from wsengine.message import Failed
 
 from libc.stdint cimport uint32_t
+from wsengine.engine.ring cimport monotonic_ns
 from wsengine.message cimport Message
 
 
@@ -40,8 +41,14 @@ cdef Message emit_one(object holder, object log_failure, object transformer, Mes
     return place(holder, message, frame)
 
 
-cdef Message marker(object holder, Message frame):
-    cdef Message message = place(holder, Message.__new__(Message), frame)
+cdef Message marker(object holder, object origin, uint32_t index, uint32_t epoch):
+    cdef Message message = Message.__new__(Message)
+    message.holder = holder
+    message.received_ns = monotonic_ns()
+    message.connection_index = index
+    message.epoch = epoch
+    message.origin = origin
+    message.seq = 0
     message.opcode = 0
     message.charged = 0
     return message

@@ -6,6 +6,8 @@ import logging
 import threading
 import time
 
+from wsengine.logs import log
+
 __all__ = ["FailureLog"]
 
 logger = logging.getLogger("wsengine.pipeline")
@@ -37,5 +39,5 @@ class FailureLog:
                 return
             self._last = now
             silent, self._silent = self._silent, 0
-        logger.error("pipeline %s: %s raised %s%s", self._pipeline, what, type(error).__name__,
-                     f" (and {silent} more failures since the last line)" if silent else "", exc_info=error)
+        log(logger, logging.ERROR, "pipeline %s: %s raised %s%s", self._pipeline, what, type(error).__name__,
+            f" (and {silent} more failures since the last line)" if silent else "", error=error)

@@ -6,6 +6,7 @@ ancestor, ("emit", payloads, state), ("skip", state), ("error", reason, state), 
 (reference §2.2, W-23). Texts of errors never hold a payload.
 """
 import copy
+import inspect
 from typing import Any
 
 cimport cython
@@ -113,6 +114,10 @@ cpdef object judged(object result):
         return one
     if isinstance(one, Fail):
         return one
+    if inspect.iscoroutine(result):
+        result.close()                # or Python warns that nobody has awaited it
+        raise TypeError("frame_handler returned a coroutine; make it a plain function, without async, that returns "
+                        "Emit(payloads, state), Skip(state) or Fail(reason)")
     raise TypeError(f"frame_handler returned {type(result).__name__}; return Emit(payloads, state), Skip(state) or "
                     "Fail(reason)")
 

@@ -13,15 +13,22 @@ cdef extern from "Python.h":
 cdef enum:
     CHUNK = 256                # messages a claim, at the most, whatever max_demand says
     AHEAD = 6                  # payloads fetched ahead of their copying
+    SPARE = 8192               # messages that may wait to be used again
 
 cdef class Materialiser:
     cdef Account account
     cdef Descriptor batch[CHUNK]
-    cdef list kept             # messages of the chunk before, to be used again; None: all were kept by somebody
+    cdef list kept             # messages of the chunk before, to be used again; None: somebody has kept one, or they went on
+    cdef object spares         # deque of lists of messages that came back from batches; None where there are no batchers
+    cdef list pool             # of these, what is left of the last ones
     cdef uint64_t size         # bytes of the payloads of the last claim
     cdef uint32_t usual        # bytes a message, by the last claim
 
     # Claim up to `most` messages for `chunk`; None if there are none.
     cdef list claim(self, Ring ring, uint32_t most, object origin, Chunk chunk)
+    cdef list spare(self, Py_ssize_t n)
     # Take back the messages of a chunk that has been acknowledged.
     cdef keep(self, list messages)
+
+cdef bint let_go_of(list messages)
+cdef give_back(list messages, object spares)

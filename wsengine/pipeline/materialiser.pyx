@@ -12,6 +12,7 @@ from wsengine.pipeline.chunk cimport Chunk
 
 cdef extern from "Python.h":
     PyObject* PyList_GET_ITEM(object list, Py_ssize_t i)
+    list PyList_GetSlice(list whole, Py_ssize_t low, Py_ssize_t high)
     void PyErr_Clear()
     void Py_DECREF(object o)
 
@@ -58,16 +59,39 @@ cdef inline int give_payload(Message message, Descriptor* one) except -1:
 cdef class Materialiser:
     """Makes the messages of one processor. Used by its thread alone."""
 
-    def __cinit__(self, Account account not None):
+    def __cinit__(self, Account account not None, spares=None):
         self.account = account
+        self.spares = spares
         self.usual = 1
+        self.pool = []
+
+    cdef list spare(self, Py_ssize_t n):
+        """Up to n messages to be used again."""
+        cdef list messages
+        cdef Py_ssize_t left
+        if self.kept is not None:
+            messages, self.kept = self.kept, None
+            if len(messages) > n:
+                del messages[n:]
+            return messages
+        if self.spares is None:
+            return []
+        if len(self.pool) < n:
+            try:
+                self.pool += self.spares.popleft()
+            except IndexError:                   # nothing has come back
+                pass
+        left = max(len(self.pool) - n, 0)
+        messages = PyList_GetSlice(self.pool, left, len(self.pool))
+        del self.pool[left:]
+        return messages
 
     cdef list claim(self, Ring ring, uint32_t most, object origin, Chunk chunk):
         """Copy descriptors out, free their slots, then make messages. References to slabs are dropped a run at a time."""
         cdef uint32_t n = ring.c.pop(self.batch, min(most, <uint32_t>CHUNK))
         if n == 0:
             return None
-        cdef list messages = self.kept
+        cdef list messages = self.spare(n)
         cdef Message message
         cdef Descriptor* one
         cdef const Arrival* arrival = NULL
@@ -77,11 +101,8 @@ cdef class Materialiser:
         cdef uint32_t epoch = 0, index = 0
         cdef uint32_t i, run = 0, soon = min(n, ring.c.depth())    # of the next claim, as it looks now
         cdef uint64_t head = ring.c.head()
-        cdef Py_ssize_t usable = 0 if messages is None else len(messages)
+        cdef Py_ssize_t usable = len(messages)
         cdef uint64_t size = 0, all_size = 0
-        self.kept = None
-        if messages is None:
-            messages = []
         for i in range(n):
             one = &self.batch[i]
             if i < soon:
@@ -107,6 +128,7 @@ cdef class Materialiser:
                 message = <Message>PyList_GET_ITEM(messages, i)
             else:
                 message = Message.__new__(Message)
+                message.untrack()
                 messages.append(message)
             give_payload(message, one)
             message.seq = first + one.ordinal
@@ -124,30 +146,52 @@ cdef class Materialiser:
         all_size += size
         self.size = all_size
         self.usual = <uint32_t>(all_size // n)
-        if usable > n:
-            del messages[n:]
         return messages
 
     cdef keep(self, list messages):
-        """Make the chunk's messages ready to be used again, if nobody has kept one; those that were kept stay as they are,
-        but for their chunk, which is done."""
-        cdef Message message
-        cdef Py_ssize_t i
-        cdef bint all_ours = unique_references()
-        for i in range(len(messages)):
-            if ws_refcnt(PyList_GET_ITEM(messages, i)) != 1 or not plain(PyList_GET_ITEM(messages, i), Message):
-                all_ours = False
-                (<Message>PyList_GET_ITEM(messages, i)).acked = True
-                (<Message>PyList_GET_ITEM(messages, i)).holder = None
-                continue
-            message = <Message>PyList_GET_ITEM(messages, i)
-            message.acked = True
-            if not payload_stays(<PyObject*>message.payload, message.room):
-                message.payload = None           # it is not accounted for any more
-                message.room = 0
-            if message.verdict is not None:
-                message.verdict = None
-            if message.details is not None:
-                message.details = None
-        self.kept = messages if all_ours else None
+        """Use the messages of a chunk again for the next, if nobody has kept one."""
+        self.kept = messages if let_go_of(messages) else None
 
+
+cdef bint let_go_of(list messages):
+    """Make acknowledged messages ready to be used again: True if nobody has kept one. Those that were kept stay as they are,
+    but for their chunk, which is done."""
+    cdef Message message
+    cdef Py_ssize_t i
+    cdef bint all_ours = unique_references(), touched
+    for i in range(len(messages)):
+        if ws_refcnt(PyList_GET_ITEM(messages, i)) != 1 or not plain(PyList_GET_ITEM(messages, i), Message):
+            all_ours = False
+            (<Message>PyList_GET_ITEM(messages, i)).acked = True
+            (<Message>PyList_GET_ITEM(messages, i)).holder = None
+            continue
+        message = <Message>PyList_GET_ITEM(messages, i)
+        message.acked = True
+        touched = False
+        if not payload_stays(<PyObject*>message.payload, message.room):
+            message.payload = None               # it is not accounted for any more
+            message.room = 0
+            touched = True
+        if message.verdict is not None:
+            message.verdict = None
+            touched = True
+        if message.details is not None:
+            message.details = None
+            touched = True
+        if message.destination is not None:
+            message.destination = None
+            touched = True
+        if message.group is not None:
+            message.group = None
+            touched = True
+        if touched:                              # something of the user's was in it, and is no more
+            message.untrack()
+    return all_ours
+
+
+cdef give_back(list messages, object spares):
+    """Hand messages that another thread has done with to the materialisers of that deque, unless they have plenty."""
+    if let_go_of(messages) and len(spares) * len(messages) < SPARE:
+        if len(messages) > SPARE:
+            del messages[SPARE:]
+        spares.append(messages)

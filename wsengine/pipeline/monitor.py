@@ -1,23 +1,26 @@
 """The monitor of one pipeline: replaces threads that died, and carries out a stop that somebody else asked for.
 
-A processor is dead when its loop raised outside a callback; what it had in hand is failed and acknowledged, and only it
-is replaced (reference B-11). The dispatcher's thread likewise; the dispatcher itself goes on in another. The monitor decides
-nothing about how a stop goes (drain) or what a processor does.
+A thread is dead when its loop raised outside a callback; what a processor or batch processor had in hand is failed and
+acknowledged, and only it is replaced (reference B-11). A dispatcher or batcher goes on in another thread. The monitor
+decides nothing about how a stop goes (drain) or what a processor does.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+import time
 from typing import TYPE_CHECKING
 
 from wsengine import telemetry
-from wsengine.engine.threads import exiting, spawn
+from wsengine.engine.threads import spawn
+from wsengine.logs import log
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from wsengine.pipeline.topology import DispatcherSeat, Seat, Topology
+    from wsengine.pipeline.seats import Post
+    from wsengine.pipeline.topology import Topology
 
 __all__ = ["Monitor"]
 
@@ -25,6 +28,8 @@ logger = logging.getLogger("wsengine.pipeline")
 
 #: Seconds between looks at the processors.
 PERIOD = 0.1
+#: The same, where a time limit is short.
+SHORTEST = 0.005
 
 
 class Monitor:
@@ -60,8 +65,9 @@ class Monitor:
             self._thread.join(timeout)
 
     def _run(self) -> None:
+        period = min([PERIOD, *(max(limit / 4, SHORTEST) for limit in self._topology.time_limits)])
         while not self._ended:
-            self._wake.wait(PERIOD)
+            self._wake.wait(period)
             self._wake.clear()
             if self._requested and not self._ended:
                 self._requested = False
@@ -77,45 +83,40 @@ class Monitor:
             while not watching.wait(PERIOD) and not self._ended:
                 self.look()
 
-        watcher = spawn(f"wsengine:{self._topology.name}:watch", watch)
+        watcher: threading.Thread | None = None
+        try:
+            watcher = spawn(f"wsengine:{self._topology.name}:watch", watch)
+        except (RuntimeError, OSError, MemoryError) as fault:  # no thread to be had: better a stop unwatched than none
+            log(logger, logging.WARNING, "pipeline %s stops, and processors that die meanwhile are not replaced",
+                self._topology.name, error=fault)
         try:
             self._carry_out()
         finally:
             watching.set()
-            watcher.join()
+            if watcher is not None:
+                watcher.join()
 
     def look(self) -> None:
-        """Replace the processors that have died, and the dispatcher's thread."""
-        for seat in self._topology.seats:
-            if seat.thread is not None and not seat.thread.is_alive() and not seat.done:
+        """Note how things stand, tell of callbacks that take too long, and replace the threads that have died."""
+        self._topology.observe(time.monotonic())
+        if self._topology.leaving:
+            self._topology.bid_farewell()
+        for post in self._topology.posts:
+            if post.deserted:
                 try:
-                    self._replace(seat)
-                except BaseException:            # no thread to be had, perhaps: the next look tries again
-                    logger.exception("pipeline %s: processor %d could not be replaced yet", self._topology.name, seat.index)
+                    self._replace(post)
+                except BaseException as fault:   # no thread to be had, perhaps: the next look tries again
+                    log(logger, logging.ERROR, "pipeline %s: %s could not be replaced yet", self._topology.name,
+                        post.name, error=fault)
 
-        dispatching = self._topology.dispatching
-        if (dispatching is not None and dispatching.thread is not None and not dispatching.thread.is_alive()
-                and not dispatching.done and not exiting()):
-            try:
-                self._replace_dispatcher(dispatching)
-            except BaseException:
-                logger.exception("pipeline %s: the dispatcher's thread could not be replaced yet", self._topology.name)
-
-    def _replace_dispatcher(self, seat: DispatcherSeat) -> None:
-        death = seat.death
-        seat.occupy()
-        logger.error("pipeline %s: the dispatcher's thread died and was replaced; the connection that it worked on is "
-                     "failed", self._topology.name, exc_info=death)
-        if telemetry.listening(telemetry.WORKER_REPLACED):
-            telemetry.execute(telemetry.WORKER_REPLACED, {"count": 1, "failed_messages": 0}, {
-                "topology_name": self._topology.name, "name": seat.dispatcher.thread_name, "index": 0, "reason": death})
-
-    def _replace(self, seat: Seat) -> None:
-        death = seat.death
-        failed = self._topology.refill(seat)
-        logger.error("pipeline %s: processor %d died and was replaced; %d of its messages are failed",
-                     self._topology.name, seat.index, failed, exc_info=death)
+    def _replace(self, post: Post) -> None:
+        name, death = post.name, post.death
+        failed = post.refill()
+        log(logger, logging.ERROR, "pipeline %s: %s died%s; %d of its messages are failed", self._topology.name, name,
+            "" if post.done else " and was replaced", failed, error=death)
+        if post.done:                            # the interpreter is ending, or its place was to go
+            return
         if telemetry.listening(telemetry.WORKER_REPLACED):
             telemetry.execute(telemetry.WORKER_REPLACED, {"count": 1, "failed_messages": failed}, {
-                "topology_name": self._topology.name, "name": seat.processor.thread_name, "index": seat.index,
+                "topology_name": self._topology.name, "name": name, "role": post.role, "index": post.index,
                 "reason": death})

@@ -1,7 +1,7 @@
 """`Pipeline`: the object that users subclass, start and stop.
 
-Here are the public methods, the validation of a pipeline's options, and its lifecycle. The parts themselves are elsewhere:
-what there is (topology), what watches (monitor), how it ends (drain), what runs handlers (processor).
+Here are the public methods and the lifecycle. The parts themselves are elsewhere: what there is to be (plan), what there is
+(topology), what watches (monitor), how it ends (drain), what runs handlers (processor, batch_processor).
 
     state      start()    stop requested, or all producers finished    stop is done
     new        running    –                                            –
@@ -12,9 +12,8 @@ what there is (topology), what watches (monitor), how it ends (drain), what runs
 
 from __future__ import annotations
 
-import inspect
+import dataclasses
 import os
-import signal
 import threading
 import time
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -22,36 +21,32 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from wsengine import telemetry
 from wsengine.engine.threads import at_exit, check_fork, exiting, within
 from wsengine.errors import ConfigurationError, EngineStopped
-from wsengine.options import LATER, choice, reject_unknown, seconds, text, whole
+from wsengine.options import boolean, choice, function, seconds, whole
 from wsengine.pipeline import drain
+from wsengine.pipeline.delivery import Delivery
 from wsengine.pipeline.failure_log import FailureLog
 from wsengine.pipeline.monitor import Monitor
-from wsengine.pipeline.processors import Processors
-from wsengine.pipeline.source import Producer
-from wsengine.pipeline.stats import PipelineStats, ProcessorStats
+from wsengine.pipeline.plan import check_handlers, make_plan
+from wsengine.pipeline.signals import signals_counted
+from wsengine.pipeline.stats import PipelineStats, collect
 from wsengine.pipeline.topology import Topology
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-    from types import FrameType, TracebackType
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from types import TracebackType
 
     from wsengine.message import Message
+    from wsengine.pipeline.batchers import Batcher
+    from wsengine.pipeline.delivery import AcknowledgerFunction
     from wsengine.pipeline.drain import StopResult
+    from wsengine.pipeline.processors import Processors
+    from wsengine.pipeline.rate_limiting import RateLimiting
+    from wsengine.pipeline.source import Producer
 
 __all__ = ["Pipeline", "all_running"]
 
 _running: dict[str, Pipeline] = {}
 _registry = threading.Lock()  # over _running and over changes of state
-
-#: What users of other versions or libraries may write, and what it is called here.
-RENAMED = {
-    "producer": "the first argument", "producers": "the first argument", "context": "attributes of your Pipeline: self is "
-    "the context", "shutdown": "shutdown_timeout (seconds)", "queue_size": "max_queue", "max_size": "max_size of the "
-    "WebSocketProducer", "concurrency": "processors=Processors(concurrency=...)",
-    "batchers": LATER, "partition_by": LATER, "rate_limiting": LATER,
-    "max_demand": "processors=Processors(max_demand=...)", "min_demand": "processors=Processors(min_demand=...)",
-}
-OPTIONS = ("processors", "name", "max_queue", "max_queue_bytes", "overflow", "shutdown_timeout")
 
 
 def _forget_in_child() -> None:
@@ -78,7 +73,12 @@ class Pipeline:
     - `handle_messages(self, messages)`: once a claimed chunk, the fast path. Call `message.fail(reason)` on those that
       fail; what it raises fails all of them.
 
-    and optionally `prepare_messages(self, messages)`, which sees each chunk first, and `handle_failed(self, messages)`,
+    With batchers, what succeeds goes on to the batcher that `message.batcher` names, by default "default", and then to
+
+    - `handle_batch(self, messages, batch_info)`: once a batch, in a thread of that batcher. Call `message.fail(reason)` on
+      those that fail; what it raises fails all of them, and so fails what it does not return. None stands for all.
+
+    Optional are `prepare_messages(self, messages)`, which sees each chunk first, and `handle_failed(self, messages)`,
     which sees the failed ones before they are acknowledged: it may change their data and acknowledgement, or return as
     many others to be acknowledged in their place, as failed. It does not see what a stop failed at its deadline, nor what
     the death of a processor did: the thread that would call it is not there.
@@ -88,6 +88,8 @@ class Pipeline:
     Args:
         producers: a Producer, or a sequence of them.
         processors: how many threads call your handler, and how much each asks for.
+        batchers: Batcher by name.
+        rate_limiting: how many messages may be claimed in an interval; None for no limit.
         name: shown in thread names, telemetry and logs, and unique among running pipelines; by default the class's name.
         max_queue: messages held at the most, from arrival to acknowledgement; 1 to 2**23, rounded up to a power of two.
         max_queue_bytes: bytes held at the most, likewise.
@@ -107,26 +109,19 @@ class Pipeline:
     handle_messages: ClassVar[Callable[..., list[Message] | None] | None] = None
     prepare_messages: ClassVar[Callable[..., list[Message] | None] | None] = None
     handle_failed: ClassVar[Callable[..., list[Message] | None] | None] = None
+    handle_batch: ClassVar[Callable[..., list[Message] | None] | None] = None
 
     def __init__(self, producers: Producer | Sequence[Producer], *, processors: Processors | None = None,
+                 batchers: Mapping[str, Batcher] | None = None, rate_limiting: RateLimiting | None = None,
                  name: str | None = None, max_queue: int = 65536, max_queue_bytes: int = 64 * 2**20,
                  overflow: str = "block", shutdown_timeout: float = 30.0, **unknown: object) -> None:
-        reject_unknown("pipeline", unknown, OPTIONS, RENAMED)
-        self._wsengine_producers = _checked_producers(producers)
-        if processors is not None and not isinstance(processors, Processors):
-            raise ConfigurationError("pipeline.processors", processors, "give a Processors(...)")
-        self.__processors = processors or Processors()
-        self.__name = text("pipeline.name", name) if name is not None else type(self).__name__
-        self.__max_queue = 1 << (whole("pipeline.max_queue", max_queue, minimum=1, maximum=2**23) - 1).bit_length()
-        self.__max_queue_bytes = whole("pipeline.max_queue_bytes", max_queue_bytes, minimum=1, maximum=2**39)
-        self.__overflow = choice("pipeline.overflow", overflow, ("block", "drop_oldest", "drop_newest", "error"))
-        timeout = seconds("pipeline.shutdown_timeout", shutdown_timeout, optional=False, zero=True)
-        self.__shutdown_timeout = timeout if timeout is not None else 0.0
-        self.__check_handlers()
-        for producer in self._wsengine_producers:
-            check = getattr(producer, "check_bounds", None)
-            if check is not None:
-                check(self.__max_queue_bytes)
+        self.__plan = make_plan(
+            producers, processors, batchers, rate_limiting, type(self).__name__ if name is None else name, max_queue,
+            max_queue_bytes, overflow, shutdown_timeout, unknown)
+        check_handlers(self, self.__plan)
+        self._wsengine_producers = self.__plan.producers
+        self.__name: str = self.__plan.name
+        self.__rate_limiting = self.__plan.rate_limiting
         self.__state = "new"
         self.__pid = os.getpid()
         self._wsengine_topology: Topology | None = None
@@ -136,23 +131,8 @@ class Pipeline:
         self.__stop_timeout: float | None = None
         self.__unfinished: set[Producer] = set()
         self.__error: BaseException | None = None
-        self.__sampled = (0.0, 0)
         self.__life = object()  # one for each start
-
-    def __check_handlers(self) -> None:
-        handlers = [n for n in ("handle_message", "handle_messages") if getattr(self, n) is not None]
-        if len(handlers) != 1:
-            raise ConfigurationError("pipeline", type(self).__name__,
-                                     "define either handle_message(self, message) or handle_messages(self, messages)")
-        if getattr(self, "handle_batch", None) is not None:
-            raise ConfigurationError("pipeline.handle_batch", type(self).__name__, f"{LATER}; remove it, or do its work in "
-                                     "handle_messages")
-        for hook in (*handlers, "prepare_messages", "handle_failed"):
-            if getattr(self, hook) is not None and not callable(getattr(self, hook)):
-                raise ConfigurationError(f"pipeline.{hook}", getattr(self, hook), "define a method")
-            if inspect.iscoroutinefunction(getattr(self, hook)):
-                raise ConfigurationError(f"pipeline.{hook}", type(self).__name__, "define it without async: it is called in "
-                                         "a thread, and its result is what counts")
+        self.__changing = threading.Lock()  # over changes of the plan
 
     # ------------------------------------------------------------------------------------------------------ lifecycle
 
@@ -200,11 +180,9 @@ class Pipeline:
         self.__stop_timeout = None
         self.__error = None
         self.__unfinished = set(self._wsengine_producers)
-        self.__sampled = (time.monotonic(), 0)
         life = self.__life = object()
         self._wsengine_topology = Topology(
-            self, self.__name, self._wsengine_producers, self.__processors, max_queue=self.__max_queue,
-            max_queue_bytes=self.__max_queue_bytes, overflow=self.__overflow, log_failure=FailureLog(self.__name),
+            self, dataclasses.replace(self.__plan, rate_limiting=self.__rate_limiting), log_failure=FailureLog(self.__name),
             finished=lambda producer, error: self.__producer_finished(life, producer, error))
         self.__monitor = Monitor(self._wsengine_topology, self.__carry_out_stop)
 
@@ -256,7 +234,7 @@ class Pipeline:
             if self.__state != "running":
                 return
             self.__state = "stopping"
-        timeout = self.__shutdown_timeout if self.__stop_timeout is None else self.__stop_timeout
+        timeout = self.__plan.shutdown_timeout if self.__stop_timeout is None else self.__stop_timeout
         try:
             self.__result = drain.stop(self._wsengine_topology, timeout, self.__error)
         finally:
@@ -300,30 +278,17 @@ class Pipeline:
             result = self.join()
             assert result is not None
             return result
-        return self.__run_with_signals()
-
-    def __run_with_signals(self) -> StopResult:
-        seen = 0
-
-        def on_signal(number: int, frame: FrameType | None) -> None:
-            nonlocal seen
-            seen += 1
-
-        before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
+        with signals_counted() as seen:
             self.start()
             acted = 0
             while not self.__stopped.wait(0.05):
-                if seen > acted:
-                    acted = seen
+                if len(seen) > acted:
+                    acted = len(seen)
                     self.request_stop()
                 if acted > 1 and self._wsengine_topology is not None:
                     drain.hurry(self._wsengine_topology)
                     self.__stopped.wait(0.8)
                     break
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
         return self.__result or drain.unfinished(self._wsengine_topology, self.__error)
 
     def __enter__(self) -> Self:
@@ -349,7 +314,7 @@ class Pipeline:
     @property
     def max_queue(self) -> int:
         """The bound in messages, as rounded up to a power of two."""
-        return self.__max_queue
+        return self.__plan.max_queue
 
     def producer_names(self) -> list[str]:
         """Names of the producers, in order."""
@@ -379,39 +344,124 @@ class Pipeline:
             raise EngineStopped(f"pipeline {self.__name!r} is {self.__state} and takes no messages")
         return self._wsengine_topology.inbox.push(messages, seconds("push_messages.timeout", timeout, zero=True))
 
+    def test_message(self, data: object, *, metadata: dict[str, Any] | None = None,
+                     acknowledger: AcknowledgerFunction | None = None) -> Delivery:
+        """Put one message in and see what becomes of it; a batcher emits its batch at once, as its mode is "flush".
+
+        Args:
+            data: the message's. metadata: the message's, None for an empty one.
+            acknowledger: called as (data, (caller, ref)) for the message's (acknowledger, ack_ref, ack_data) in place of
+                (caller, ref, None), where what the caller's `ack` is told for that ref reaches the Delivery.
+
+        Returns:
+            A Delivery, to `wait` for.
+
+        Raises:
+            EngineStopped: the pipeline does not run. ConfigurationError: for a wrong argument.
+
+        It bypasses transformers, frame handlers and the rate limit, and waits while the pipeline is paused. Thread-safe.
+        Source: Broadway.test_message/3.
+        """
+        return self.__deliver([data], "flush", metadata, acknowledger)
+
+    def test_batch(self, data: Iterable[object], *, batch_mode: str = "bulk", metadata: dict[str, Any] | None = None,
+                   acknowledger: AcknowledgerFunction | None = None) -> Delivery:
+        """Put several messages in and see what becomes of them. Batchers treat them as any others, unless `batch_mode` is
+        "flush". Arguments, errors and the rest as of `test_message`. Source: Broadway.test_batch/3."""
+        return self.__deliver(list(data), batch_mode, metadata, acknowledger)
+
+    def __deliver(self, data: list[object], mode: str, metadata: dict[str, Any] | None,
+                  acknowledger: AcknowledgerFunction | None) -> Delivery:
+        check_fork(self.__pid)
+        function("test_message.acknowledger", acknowledger, "(data, (caller, ref))")
+        if self._wsengine_topology is None or self.__state != "running":
+            raise EngineStopped(f"pipeline {self.__name!r} is {self.__state} and takes no messages")
+        delivery = Delivery()
+        flush = choice("test_batch.batch_mode", mode, ("bulk", "flush")) == "flush"
+        messages = delivery.messages(data, flush, metadata, acknowledger)
+        self._wsengine_topology.tests.push(messages)
+        return delivery
+
+    def pause(self) -> None:
+        """Claim nothing more until `resume`: what was claimed is handled, and batchers go on. Connections live on, and read
+        until the pipeline is full; then the server waits. A stop resumes. Does nothing if it is paused. Any thread, also
+        within a handler.
+
+        Raises:
+            EngineStopped: the pipeline does not run.
+        """
+        self.__running().crew.pause(True)
+
+    def resume(self) -> None:
+        """Claim again. Does nothing if it is not paused; errors as of `pause`."""
+        self.__running().crew.pause(False)
+
+    @property
+    def paused(self) -> bool:
+        """Whether `pause` holds."""
+        return self.__state == "running" and self._wsengine_topology is not None and self._wsengine_topology.crew.paused
+
+    def resize(self, concurrency: int) -> None:
+        """Have so many processors from here on, also after another start. New ones begin at once; those that are too many
+        end behind the messages that they have in hand, and this does not wait for it. Any thread, also within a handler.
+
+        Raises:
+            EngineStopped: the pipeline does not run. ConfigurationError: not a number from 1 to 1024.
+        """
+        whole("resize.concurrency", concurrency, minimum=1, maximum=1024)
+        with self.__changing:
+            self.__running().resize(concurrency)
+            self.__plan = dataclasses.replace(self.__plan, processors=dataclasses.replace(
+                self.__plan.processors, concurrency=concurrency))
+
+    def get_rate_limiting(self) -> RateLimiting | None:
+        """What is allowed now, or from the next interval on; None if there is no limit."""
+        return self.__rate_limiting
+
+    def update_rate_limiting(self, allowed_messages: int | None = None, interval: float | None = None, *,
+                             reset: bool = False) -> RateLimiting:
+        """Allow another number of messages, or for another interval; what is None stays.
+
+        Args:
+            allowed_messages, interval: as of `RateLimiting`.
+            reset: begin anew at once, with all allowances there. Else a window ends as it began, and a bucket fills at the
+                new rate from now on.
+
+        Returns:
+            What is allowed then.
+
+        Raises:
+            ConfigurationError: there is no limit to update, or for a wrong argument.
+        """
+        check_fork(self.__pid)
+        boolean("update_rate_limiting.reset", reset)
+        with _registry:
+            if self.__rate_limiting is None:
+                raise ConfigurationError("pipeline.rate_limiting", None, "give rate_limiting=RateLimiting(...) when the "
+                                         "pipeline is made")
+            old = self.__rate_limiting
+            new = self.__rate_limiting = dataclasses.replace(
+                old, allowed_messages=old.allowed_messages if allowed_messages is None else allowed_messages,
+                interval=old.interval if interval is None else interval)
+            if self._wsengine_topology is not None:
+                self._wsengine_topology.update_rate(new, reset)
+        return new
+
+    def __running(self) -> Topology:
+        check_fork(self.__pid)
+        if self._wsengine_topology is None or self.__state != "running":
+            raise EngineStopped(f"pipeline {self.__name!r} is {self.__state}")
+        return self._wsengine_topology
+
     def stats(self) -> PipelineStats:
         """Figures of this moment. EngineStopped before the first start."""
         topology = self._wsengine_topology
         if topology is None:
             raise EngineStopped(f"pipeline {self.__name!r} has not been started")
-        successful, failed = topology.totals()
-        now, (before, count) = time.monotonic(), self.__sampled
-        self.__sampled = (now, successful + failed)
-        return PipelineStats(
-            name=self.__name, state=self.__state, successful=successful, failed=failed,
-            rate=(successful + failed - count) / max(now - before, 1e-9), depth=topology.depth,
-            held_messages=topology.account.messages, held_bytes=topology.account.bytes,
-            max_queue=self.__max_queue, max_queue_bytes=self.__max_queue_bytes,
-            processors=tuple(
-                ProcessorStats(seat.index, seat.processor.outstanding, seat.before[0] + seat.processor.successful,
-                               seat.before[1] + seat.processor.failed,
-                               (seat.before[2] + seat.processor.busy_ns) / 1e9) for seat in topology.seats),
-            producers=tuple(producer.stats() for producer in self._wsengine_producers),
-        )
+        return collect(topology, self.__plan, self.__state)
 
     def __reduce__(self) -> str:
         raise TypeError("a Pipeline owns threads and cannot be pickled; make one in each process")
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.__name!r} {self.__state}>"
-
-
-def _checked_producers(producers: object) -> tuple[Producer, ...]:
-    given = producers if isinstance(producers, (list, tuple)) else [producers]
-    for producer in given:
-        if not isinstance(producer, Producer):
-            raise ConfigurationError("pipeline.producers", producer, "give a Producer, such as WebSocketProducer(url), "
-                                     "or a sequence of them")
-    if not given or len(given) > 60 or len(set(map(id, given))) != len(given):
-        raise ConfigurationError("pipeline.producers", producers, "give from 1 to 60 different producers")
-    return tuple(given)

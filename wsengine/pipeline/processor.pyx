@@ -14,9 +14,12 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libcpp.atomic cimport memory_order_acquire, memory_order_relaxed, memory_order_release
 from wsengine.engine.ring cimport Ring, monotonic_ns
 from wsengine.message cimport Message
-from wsengine.pipeline.callbacks cimport call_chunk, call_each, call_handle_failed, call_watched, prepare, transform
-from wsengine.pipeline.chunk cimport CHUNK_OPEN, CHUNK_SETTLED, Chunk, acknowledge
+from wsengine.pipeline.batcher cimport give_batchers
+from wsengine.pipeline.callbacks cimport (call_chunk, call_each, call_handle_failed, call_watched, judge_batchers, prepare,
+                                          transform)
+from wsengine.pipeline.chunk cimport Chunk, acknowledge
 from wsengine.pipeline.crew cimport Crew
+from wsengine.pipeline.latency cimport Latency, note_latency
 from wsengine.pipeline.materialiser cimport CHUNK, Materialiser
 
 cdef extern from "Python.h":
@@ -25,6 +28,9 @@ cdef extern from "Python.h":
 cdef extern from "<sched.h>" nogil:
     int sched_yield()
 
+#: Why a message failed that nobody has handled.
+STOPPED = "the pipeline stopped before the message was handled"
+
 cdef int64_t SOON_NS = 50000             # how long what is foretold may take to come, for one that is awake
 cdef int64_t SLICE_NS = 1000000000       # a parked processor looks up once a second, whatever became of its wake
 
@@ -32,6 +38,7 @@ cdef int64_t SLICE_NS = 1000000000       # a parked processor looks up once a se
 cdef object ATTACHED = telemetry.attached
 cdef object PROCESSOR_START = telemetry.PROCESSOR_START
 cdef object PROCESSOR_STOP = telemetry.PROCESSOR_STOP
+cdef object PROCESSOR_EXCEPTION = telemetry.PROCESSOR_EXCEPTION
 cdef object MESSAGE_START = telemetry.MESSAGE_START
 cdef object MESSAGE_STOP = telemetry.MESSAGE_STOP
 cdef object MESSAGE_EXCEPTION = telemetry.MESSAGE_EXCEPTION
@@ -46,15 +53,29 @@ cdef class Processor:
         self.thread_name = f"wsengine:{crew.name}:processor_{index}"
         self.where = {"topology_name": crew.name, "name": self.thread_name, "index": index}
         self.turn = index
-        self.materialiser = Materialiser.__new__(Materialiser, crew.account)
+        self.materialiser = Materialiser.__new__(Materialiser, crew.account, crew.spares if crew.batchers else None)
+        self.hands_on = bool(crew.batchers)
+        self.latency = Latency()
+        self.leaving = new atomic[int](0)
+
+    def __dealloc__(self):
+        del self.leaving
+
+    def leave(self) -> None:
+        """Have this processor end behind the chunk that it has in hand; whoever calls wakes it (Crew.look_again)."""
+        self.leaving.store(1, memory_order_relaxed)   # alone: it finds nothing that was written before
 
     def run(self) -> None:
         """Claim and handle until the crew ends and nothing is left to claim."""
         cdef Crew crew = self.crew
         cdef uint32_t seen
+        cdef int64_t pause
         while True:
             crew.parker.c.arrive()
             if crew.closed.load(memory_order_acquire):
+                return
+            if self.leaving.load(memory_order_relaxed):
+                crew.parker.c.notify()           # a wake that met this one was for somebody
                 return
             if self.claim():
                 if crew.ready():
@@ -69,19 +90,22 @@ cdef class Processor:
                 crew.parker.c.notify()
                 return
             else:
+                pause = crew.pause_ns(SLICE_NS)
+                if self.hands_on:
+                    crew.relieve()
                 with nogil:
                     crew.account.c.wake_resting()
-                    self.park(seen)
+                    self.park(seen, pause)
 
-    cdef void park(self, uint32_t seen) noexcept nogil:
+    cdef void park(self, uint32_t seen, int64_t pause) noexcept nogil:
         """Wait for work: in the reader's place, if it lends that; else asleep, with `spin` awake for a while. Woken early,
         look a moment for what the reader reads."""
         cdef int64_t until
-        if self.crew.parker.c.wait_in_poll(seen, self.crew.spin_ns):
+        if not self.crew.held.load(memory_order_relaxed) and self.crew.parker.c.wait_in_poll(seen, self.crew.spin_ns):
             self.crew.parker.c.leave()
             return
         if not self.spin(seen):
-            self.crew.parker.c.wait(seen, SLICE_NS)
+            self.crew.parker.c.wait(seen, pause)
         if self.crew.parker.c.foretold():
             until = monotonic_ns() + SOON_NS
             while self.crew.parker.c.foretold() and not self.crew.ring_ready() and monotonic_ns() < until:
@@ -128,15 +152,27 @@ cdef class Processor:
         """How many to claim of so many: the demand, cut so that idle processors get their share."""
         cdef Crew crew = self.crew
         cdef Py_ssize_t most = min(crew.max_demand - crew.min_demand, crew.max_demand - self.outstanding)
-        cdef int64_t idle = crew.concurrency - crew.busy.load(memory_order_relaxed)   # this one among them
+        # this one among them
+        cdef int64_t idle = crew.workers.load(memory_order_relaxed) - crew.busy.load(memory_order_relaxed)
         if idle > 1:
             most = min(most, <Py_ssize_t>((ready + idle - 1) // idle))
         most = min(most, <Py_ssize_t>(CHUNK_BYTES // max(self.materialiser.usual, <uint32_t>1)))
         return min(max(most, 1), CHUNK)
 
+    cdef Py_ssize_t allowed(self, Py_ssize_t most):
+        """So many of these as the rate allows."""
+        return most if self.crew.limiter is None or self.sweeping else self.crew.limiter.take(most, monotonic_ns())
+
+    cdef give_allowance(self, Py_ssize_t n):
+        """So many were not there."""
+        if n and self.crew.limiter is not None and not self.sweeping:
+            self.crew.limiter.give(n)
+
     cdef Py_ssize_t claim(self):
         """Claim one chunk from the sources in turn; how many messages, 0 if none is ready."""
         cdef Py_ssize_t n = 0, i, at, rings = len(self.crew.rings), places = rings + len(self.crew.inboxes)
+        if self.crew.held.load(memory_order_acquire) and not self.sweeping:
+            return 0
         for i in range(places):
             at = (self.turn + i) % places
             if at < rings:
@@ -158,25 +194,34 @@ cdef class Processor:
         if ready == 0:                           # asked after every chunk of a ring: no exception for that
             return 0
         take = queue.popleft
-        most = self.demand(ready)
+        most = self.demand(ready) if inbox is self.crew.unlimited else self.allowed(self.demand(ready))
         messages = []
         try:
             while len(messages) < most:
                 messages.append(take())
         except IndexError:                       # another processor was first
-            if not messages:
-                return 0
+            if inbox is not self.crew.unlimited:
+                self.give_allowance(most - len(messages))
+        if not messages:
+            return 0
         self.hold_given(messages)
         self.transformer = None
+        if self.crew.askers.load(memory_order_relaxed) and len(queue) == 0:
+            inbox.asked()                        # a dispatcher may keep the next back until these have been taken
         return len(messages)
 
     cdef Py_ssize_t claim_ring(self, tuple source):
         cdef Ring ring = <Ring>source[0]
         cdef list messages
+        cdef Py_ssize_t most
         if not ring.c.ready():
             return 0
-        chunk = Chunk.__new__(Chunk, self.crew)
-        messages = self.materialiser.claim(ring, <uint32_t>self.demand(ring.c.depth()), source[1], chunk)
+        most = self.allowed(self.demand(ring.c.depth()))
+        if most == 0:
+            return 0
+        chunk = Chunk.__new__(Chunk, self.crew.account, self.hands_on)
+        messages = self.materialiser.claim(ring, <uint32_t>most, source[1], chunk)
+        self.give_allowance(most if messages is None else most - len(messages))
         if messages is None:                     # another processor was first
             return 0
         self.chunk = chunk
@@ -199,7 +244,7 @@ cdef class Processor:
         cdef Message message
         cdef uint64_t size = 0
         self.spoiled = 0
-        self.chunk = Chunk.__new__(Chunk, self.crew)
+        self.chunk = Chunk.__new__(Chunk, self.crew.account, self.hands_on)
         for message in messages:
             message.holder = self.chunk
             size += message.charged
@@ -223,13 +268,17 @@ cdef class Processor:
             messages = self.chunk.messages
         self.look_who_listens()
         started = self.tell_start(messages) if self.chunks_heard else 0
-        if first < len(messages) and (crew.prepare is None or prepare(crew, self.chunk, messages, first)):
+        self.problem = None
+        if first < len(messages) and crew.prepare is not None:
+            self.ticks += 1
+            self.problem = prepare(crew, self.chunk, messages, first)
+        if first < len(messages) and self.problem is None:
             if crew.chunk_handler is not None:
-                call_chunk(crew, self.chunk, messages, first)
+                self.problem = call_chunk(crew, self.chunk, messages, first, self.where, &self.ticks)
             elif self.messages_heard:
-                call_watched(crew, self.chunk, messages, first, self.where)
+                call_watched(crew, self.chunk, messages, first, self.where, &self.ticks)
             else:
-                call_each(crew, self.chunk, messages, first)
+                call_each(crew, self.chunk, messages, first, self.where, &self.ticks)
         self.settle()
         if started:
             self.tell_stop(started)
@@ -239,12 +288,13 @@ cdef class Processor:
         table = ATTACHED()
         if table is not self.attached:
             self.attached = table
-            self.chunks_heard = PROCESSOR_START in table or PROCESSOR_STOP in table
+            self.chunks_heard = PROCESSOR_START in table or PROCESSOR_STOP in table or PROCESSOR_EXCEPTION in table
             self.messages_heard = MESSAGE_START in table or MESSAGE_STOP in table or MESSAGE_EXCEPTION in table
 
     def tell_start(self, list messages):
         started = time.monotonic_ns()
         self.watched = messages
+        self.outcome = ([], [])                  # if somebody else acknowledges it
         self.span = object()
         telemetry.execute(telemetry.PROCESSOR_START, {"system_time": time.time_ns(), "monotonic_time": started},
                           {**self.where, "messages": list(messages), "telemetry_span_context": self.span})
@@ -252,54 +302,96 @@ cdef class Processor:
 
     def tell_stop(self, started):
         now = time.monotonic_ns()
-        messages, self.watched = self.watched, None
-        telemetry.execute(telemetry.PROCESSOR_STOP, {"duration": now - started, "monotonic_time": now},
-                          {**self.where, "successful_messages_to_ack": [m for m in messages if not m.failed],
-                           "successful_messages_to_forward": [],
-                           "failed_messages": [m for m in messages if m.failed],
-                           "telemetry_span_context": self.span})
+        (successful, failed), self.watched, self.outcome = self.outcome, None, None
+        about = {**self.where, "successful_messages_to_ack": [] if self.hands_on else successful,
+                 "successful_messages_to_forward": successful if self.hands_on else [], "failed_messages": failed,
+                 "telemetry_span_context": self.span}
+        if self.problem is not None:
+            about.update(telemetry.exception_metadata(self.problem))
+        telemetry.execute(PROCESSOR_STOP if self.problem is None else PROCESSOR_EXCEPTION,
+                          {"duration": now - started, "monotonic_time": now}, about)
+        self.problem = None
 
     # ------------------------------------------------------------------------------------------------- acknowledging
 
     cdef settle(self):
-        """Acknowledge the chunk in hand: handle_failed for the failed ones, then each group once."""
+        """Acknowledge the chunk in hand: handle_failed for the failed ones, then each group once. What succeeded goes on to
+        the batchers, where there are any."""
         cdef Chunk chunk = self.chunk
+        cdef Crew crew = self.crew
         cdef Message message
         cdef list messages = chunk.messages
-        cdef Py_ssize_t i, released, failed = 0
-        cdef uint64_t size
-        cdef bint acknowledgers = False
+        cdef Py_ssize_t i, failed = 0
+        cdef bint acknowledgers = False, to_one = False
+        if self.hands_on:
+            to_one = judge_batchers(crew, messages)
         for i in range(len(messages)):
             message = <Message>PyList_GET_ITEM(messages, i)
             failed += message.verdict is not None
             acknowledgers |= message.details is not None
         message = None
-        with chunk.lock:
-            if chunk.state != CHUNK_OPEN:        # taken over meanwhile: nothing of it is ours any more
-                self.let_go()
-                return
+        if not chunk.still_ours():               # nothing of it is ours any more
+            self.let_go()
+            return
         if failed and not self.sweeping:
-            call_handle_failed(self.crew, chunk, [i for i, m in enumerate(messages) if (<Message>m).verdict is not None])
-        with chunk.lock:
-            if chunk.state != CHUNK_OPEN:
-                self.let_go()
-                return
-            chunk.state = CHUNK_SETTLED
-            chunk.messages = None                # no cycle, and nobody else's any more
-            released = chunk.left
-            size = chunk.size
-        self.successful += len(messages) - failed    # from here on nobody else counts them
-        self.failed += failed
+            self.ticks += 1
+            call_handle_failed(crew, chunk, [i for i, m in enumerate(messages) if (<Message>m).verdict is not None])
+            acknowledgers = True                 # it may have put others in place, or given them acknowledgers
+        messages = chunk.close()
+        if messages is None:
+            self.let_go()
+            return
+        if self.watched is not None:
+            self.outcome = ([m for m in messages if (<Message>m).verdict is None],
+                            [m for m in messages if (<Message>m).verdict is not None])
+        self.failed += failed                    # from here on nobody else counts them
+        if self.hands_on:
+            self.hand_on(chunk, messages, failed, to_one)
+            return
+        self.successful += len(messages) - failed
+        note_latency(self.latency, messages)
         try:
             if acknowledgers:
                 acknowledge([m for m in messages if (<Message>m).holder is chunk])
         finally:                                 # whatever came of it, nobody will do it again
             self.materialiser.keep(messages if self.watched is None else list(messages))
             self.let_go()
-            self.crew.account.c.release(released, size)
-        if self.crew.askers.load(memory_order_relaxed):
-            for inbox in self.crew.inboxes:
-                inbox.asked()
+            crew.account.c.release(chunk.left, chunk.size)
+        crew.tell_askers()
+
+    cdef hand_on(self, Chunk chunk, list messages, Py_ssize_t failed, bint to_one):
+        """Acknowledge those that failed, then give the batchers the others."""
+        cdef Message message
+        cdef list rest
+        try:
+            if failed:
+                rest = [m for m in messages if (<Message>m).verdict is not None]
+                messages = [m for m in messages if (<Message>m).verdict is None]
+                note_latency(self.latency, rest)
+                self.acknowledge_now(chunk, rest)
+        finally:
+            rest = give_batchers(self.crew, messages, to_one)
+            self.let_go()
+        if rest:                                 # the deadline of a stop has come meanwhile
+            for message in rest:
+                message.set_verdict(Failed(STOPPED))
+            self.failed += len(rest)
+            self.acknowledge_now(chunk, rest)
+        self.crew.tell_askers()
+
+    cdef acknowledge_now(self, Chunk chunk, list messages):
+        """Acknowledge some messages of a chunk that was closed."""
+        cdef Message message
+        cdef list ours = [m for m in messages if (<Message>m).holder is chunk]
+        cdef uint64_t size = 0
+        try:
+            acknowledge(ours)
+        finally:
+            for message in ours:
+                size += message.charged
+                message.acked = True
+                message.holder = None
+            self.crew.account.c.release(len(ours), size)
 
     def let_go(self) -> None:
         """Have no chunk in hand."""

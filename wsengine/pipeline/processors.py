@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Self
 
 from wsengine.errors import ConfigurationError
-from wsengine.options import number, reject_unknown, whole
+from wsengine.options import number, reject_unknown, seconds, whole
+from wsengine.pipeline.retry import Retry, checked_retry
 
 __all__ = ["Processors"]
 
@@ -21,6 +22,9 @@ class Processors:
         min_demand: 0 to max_demand − 1. A processor claims at most max_demand − min_demand messages at a time: a high
             value makes small chunks, a low one makes few of them.
         max_demand: messages that a processor may hold at once, claimed and not yet acknowledged, 1 to 65536.
+        retry: a Retry, for messages whose handler fails by an exception; None fails them at once.
+        time_limit: seconds that a callback may take before it is told as PROCESSOR_OVERDUE and logged; nothing else happens
+            to it, as a thread cannot be ended from outside. None: no limit.
         spin: microseconds that a processor without work looks for more before it sleeps, 0 to 10000. It costs a core
             while it lasts, and saves the wake.
 
@@ -32,14 +36,16 @@ class Processors:
 
     def __new__(cls, *args: object, **options: object) -> Self:
         """Refuse what is no option before the options are taken."""
-        known = ("concurrency", "min_demand", "max_demand", "spin")
-        reject_unknown("processors", {name: value for name, value in options.items() if name not in known}, known, {})
+        known = ("concurrency", "min_demand", "max_demand", "spin", "retry", "time_limit")
+        reject_unknown("processors", options, known, {})
         return object.__new__(cls)
 
     concurrency: int = 1
     min_demand: int = 0
     max_demand: int = 100
     spin: float = 0.0
+    retry: Retry | None = None
+    time_limit: float | None = None
 
     def __post_init__(self) -> None:
         whole("processors.concurrency", self.concurrency, minimum=1, maximum=1024)
@@ -49,3 +55,5 @@ class Processors:
             raise ConfigurationError("processors.min_demand", self.min_demand,
                                      f"give a number below max_demand={self.max_demand}, or nothing would ever be claimed")
         number("processors.spin", self.spin, 0, 10000, "microseconds")
+        checked_retry("processors.retry", self.retry)
+        seconds("processors.time_limit", self.time_limit)

@@ -1,4 +1,4 @@
-"""The parts of one running pipeline, put together: parker, account, sources, processors and their threads.
+"""The parts of one running pipeline, put together: parker, account, sources, processors, batchers and their threads.
 
 A topology is made at each start and never reused. It knows what there is and starts it; in which order it ends is the
 matter of `drain`, who watches it that of `monitor`.
@@ -6,147 +6,203 @@ matter of `drain`, who watches it that of `monitor`.
 
 from __future__ import annotations
 
+import threading
+import time
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from wsengine import telemetry
 from wsengine.engine.ring import Account, Parker
-from wsengine.engine.threads import exiting, spawn
+from wsengine.pipeline.batch_processor import BatchProcessor
+from wsengine.pipeline.batcher import BatcherStage
 from wsengine.pipeline.crew import Crew
 from wsengine.pipeline.dispatcher import Dispatcher
+from wsengine.pipeline.latency import Latency
+from wsengine.pipeline.pace import Rate
 from wsengine.pipeline.processor import Processor
+from wsengine.pipeline.rate_limiter import RateLimiter
+from wsengine.pipeline.seats import Post, Seat
 from wsengine.pipeline.source import Host, Inbox
+from wsengine.pipeline.time_limit import TimeLimit
 
 if TYPE_CHECKING:
-    import threading
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
+    from wsengine.pipeline.batchers import Batcher
     from wsengine.pipeline.failure_log import FailureLog
+    from wsengine.pipeline.plan import Plan
     from wsengine.pipeline.processors import Processors
+    from wsengine.pipeline.rate_limiting import RateLimiting
     from wsengine.pipeline.source import Producer
 
-__all__ = ["DispatcherSeat", "Seat", "Topology"]
+__all__ = ["Batching", "Topology"]
 
 
-class Seat:
-    """A place for a processor: the one that sits there now, its thread, and how the one before died.
-
-    `processor` and `thread` are written by the thread that starts the pipeline, then by the monitor.
-    """
-
-    def __init__(self, index: int, crew: Crew) -> None:
-        self.index = index
-        self.processor = Processor(crew, index)
-        self.thread: threading.Thread | None = None  # None: not started
-        self.death: BaseException | None = None
-        self.done = False  # the processor returned, as it was told to; its thread
-        self.before = [0, 0, 0]  # successful, failed, busy_ns of those that sat here before; the monitor
+#: Bytes that a message in a batch takes beside its payload: two objects of its own, and at the worst a batch of its own.
+#: In a ring it takes none of these, but what waits there will come to the batchers.
+OBJECT_COST = 768
 
 
-class DispatcherSeat:
-    """The place of the dispatcher's thread. The dispatcher itself stays: another thread goes on where the first died.
+@dataclass(frozen=True, slots=True)
+class Batching:
+    """One batcher with the places of its thread and of its batch processors."""
 
-    `thread` is written by the thread that starts the pipeline, then by the monitor.
-    """
+    stage: BatcherStage
+    post: Post
+    seats: list[Seat[BatchProcessor]]
 
-    def __init__(self, crew: Crew) -> None:
-        self.dispatcher = Dispatcher(crew)
-        self.thread: threading.Thread | None = None  # None: not started
-        self.death: BaseException | None = None
-        self.done = False  # the dispatcher returned, as it was told to; its thread
 
-    def occupy(self) -> None:
-        """Give the dispatcher a thread."""
-        self.death = None
-
-        def body() -> None:
-            try:
-                self.dispatcher.run()
-                self.done = True
-            except BaseException as error:
-                self.death = error
-
-        self.thread = spawn(self.dispatcher.thread_name, body)
+def _limiter(options: RateLimiting | None) -> RateLimiter | None:
+    if options is None:
+        return None
+    return RateLimiter(options.allowed_messages, options.interval, options.mode == "window")
 
 
 class Topology:
     """The running parts of the pipeline `owner`."""
 
-    def __init__(self, owner: object, name: str, producers: Sequence[Producer], processors: Processors, *, max_queue: int,
-                 max_queue_bytes: int, overflow: str, log_failure: FailureLog,
+    def __init__(self, owner: object, plan: Plan, log_failure: FailureLog,
                  finished: Callable[[Producer, BaseException | None], None]) -> None:
+        processors, name = plan.processors, plan.name
         self.name = name
+        self.plan = plan
         self.swept = (0, 0)  # successful, failed: acknowledged by a stop in the place of processors; the stop
         self.hurried = False  # a stop shall reach its deadline at once; the main thread sets it, the stop reads it
-        self.producers = producers
+        self.producers = plan.producers
+        self.rate = Rate()
         self.parker = Parker()
-        self.account = Account(max_queue, max_queue_bytes)
+        self.account = Account(plan.max_queue, plan.max_queue_bytes, OBJECT_COST if plan.batchers else 0)
         self.crew = Crew(owner, name, self.parker, self.account, concurrency=processors.concurrency,
                          min_demand=processors.min_demand, max_demand=processors.max_demand, spin=processors.spin / 1e6,
-                         log_failure=log_failure)
+                         log_failure=log_failure, limiter=_limiter(plan.rate_limiting), retry=processors.retry)
         self.inbox = Inbox(self.account, self.parker, self.demand, self.crew.ask)
         self.crew.add_inbox(self.inbox)
-        self.dispatching: DispatcherSeat | None = None  # only where a producer wants it
-        self.seats = [Seat(index, self.crew) for index in range(processors.concurrency)]
-        for index, producer in enumerate(producers):
-            producer.attach(Host(name, index, self.crew, self.demand, finished, self.open_dispatcher, overflow))
+        self.tests = Inbox(self.account, self.parker, self.demand, self.crew.ask)  # of test_message and test_batch
+        self.crew.add_inbox(self.tests, True)
+        self.dispatching: Post | None = None  # only where a producer wants it
+        self._dispatcher: Dispatcher | None = None
+        self.batching = [self._batching(key, batcher, processors) for key, batcher in plan.batchers.items()]
+        self._resizing = threading.Lock()  # over seats, leaving and what was done by those that have left
+        self.seats = [self._seat(index) for index in range(processors.concurrency)]
+        self.leaving: list[Seat[Processor]] = []  # not replaced, and not ended yet
+        self._left = (0, 0)  # successful, failed of those that have
+        self._left_latency = Latency()
+        for index, producer in enumerate(plan.producers):
+            producer.attach(Host(name, index, self.crew, self.demand, finished, self.open_dispatcher, plan.overflow))
+
+    def update_rate(self, rate_limiting: RateLimiting, reset: bool) -> None:
+        """Have another rate allowed, where one is."""
+        if self.crew.limiter is not None:
+            self.crew.limiter.update(rate_limiting.allowed_messages, rate_limiting.interval, reset)
+            self.crew.look_again()
+
+    def _batching(self, key: str, batcher: Batcher, processors: Processors) -> Batching:
+        initial, function = batcher.batch_size if isinstance(batcher.batch_size, tuple) else (None, None)
+        stage = BatcherStage(self.crew, key, concurrency=batcher.concurrency, count=batcher.count, function=function,
+                             initial=initial, timeout=batcher.batch_timeout, bound=batcher.bound(processors.concurrency),
+                             retry=batcher.retry)
+        self.crew.add_batcher(key, stage)
+        seats = [Seat("batch processor", index, partial(BatchProcessor, stage, index))
+                 for index in range(batcher.concurrency)]
+        if batcher.time_limit is not None:
+            for seat in seats:
+                seat.time_limit = TimeLimit(self.name, seat.index, batcher.time_limit, telemetry.BATCH_PROCESSOR_OVERDUE)
+        return Batching(stage, Post("batcher", len(self.crew.batchers) - 1, stage), seats)
+
+    def _seat(self, index: int) -> Seat[Processor]:
+        seat = Seat("processor", index, partial(Processor, self.crew, index))
+        if self.plan.processors.time_limit is not None:
+            seat.time_limit = TimeLimit(self.name, index, self.plan.processors.time_limit, telemetry.PROCESSOR_OVERDUE)
+        return seat
+
+    def resize(self, concurrency: int) -> None:
+        """Have so many processors: new ones are started at once, those too many end behind the chunk in hand."""
+        with self._resizing:
+            self.crew.set_concurrency(concurrency)
+            for batching in self.batching:
+                batching.stage.set_bound(self.plan.batchers[batching.stage.key].bound(concurrency))
+            if concurrency > 1:
+                self.crew.choose_lead()
+            for index in range(len(self.seats), concurrency):
+                seat = self._seat(index)
+                seat.occupy()
+                self.seats = [*self.seats, seat]
+            leaving = self.seats[concurrency:]
+            for seat in leaving:
+                seat.closing = True
+                seat.worker.leave()
+            self.leaving = [*self.leaving, *leaving]
+            self.seats = self.seats[:concurrency]
+        self.crew.look_again()
+
+    def bid_farewell(self) -> None:
+        """Take those out that were to leave and have ended; the monitor."""
+        with self._resizing:
+            gone = [seat for seat in self.leaving if seat.done and seat.thread is not None and not seat.thread.is_alive()]
+            for seat in gone:
+                self._left = (self._left[0] + seat.successful, self._left[1] + seat.failed)
+                seat.add_latency(self._left_latency)
+            self.leaving = [seat for seat in self.leaving if seat not in gone]
+            if gone and not self.leaving:
+                self.crew.choose_lead()          # one alone may read by itself again
 
     def demand(self) -> int:
         """Messages that the processors would take at once."""
-        return self.crew.max_demand * len(self.seats) - sum(seat.processor.outstanding for seat in self.seats)
+        return self.crew.max_demand * len(self.seats) - sum(seat.worker.outstanding for seat in self.seats)
 
     def open_dispatcher(self) -> Dispatcher:
         """The dispatcher, made when first asked for. Before anything starts."""
-        if self.dispatching is None:
-            self.dispatching = DispatcherSeat(self.crew)
-            self.crew.add_inbox(self.dispatching.dispatcher)
-        return self.dispatching.dispatcher
+        if self._dispatcher is None:
+            self._dispatcher = Dispatcher(self.crew)
+            self.dispatching = Post("dispatcher", 0, self._dispatcher)
+            self.crew.add_inbox(self._dispatcher)
+        return self._dispatcher
+
+    @property
+    def dispatcher(self) -> Dispatcher | None:
+        """The dispatcher, None where no producer wants one."""
+        return self._dispatcher
+
+    @property
+    def workers(self) -> list[Seat[Processor] | Seat[BatchProcessor]]:
+        """The places of all that have messages in hand: processors, then batch processors."""
+        return [*self.seats, *self.leaving, *(seat for batching in self.batching for seat in batching.seats)]
+
+    @property
+    def time_limits(self) -> list[float]:
+        """The limits that callbacks have, in seconds."""
+        limits = [self.plan.processors.time_limit, *(batcher.time_limit for batcher in self.plan.batchers.values())]
+        return [limit for limit in limits if limit is not None]
+
+    @property
+    def posts(self) -> list[Post]:
+        """The places of all threads, of which each is replaced if it dies."""
+        dispatching = [self.dispatching] if self.dispatching is not None else []
+        return [*self.workers, *(batching.post for batching in self.batching), *dispatching]
 
     @property
     def depth(self) -> int:
         """About how many messages wait to be claimed by a processor or the dispatcher."""
-        return self.crew.depth + (self.dispatching.dispatcher.depth if self.dispatching is not None else 0)
+        return self.crew.depth + (self._dispatcher.depth if self._dispatcher is not None else 0)
+
+    @property
+    def batched(self) -> int:
+        """Messages that the batchers and batch processors hold."""
+        return sum(batching.stage.depths[0] for batching in self.batching)
 
     def start(self) -> None:
-        """Start processors, dispatcher, then producers. What was started is ended again if one cannot be."""
-        for seat in self.seats:
-            self.occupy(seat)
-        if self.dispatching is not None:
-            self.dispatching.occupy()
+        """Start the threads from the end of the pipeline to its beginning, then producers."""
+        self.observe(time.monotonic())
+        self.crew.start()
+        for post in reversed(self.posts):
+            post.occupy()
         for producer in self.producers:
             producer.start()
 
-    def occupy(self, seat: Seat) -> None:
-        """Give the seat's processor a thread of its own."""
-        processor = seat.processor
-        seat.death = None
-
-        def body() -> None:
-            try:
-                processor.run()
-                seat.done = True
-            except BaseException as error:
-                seat.death = error
-
-        seat.thread = spawn(processor.thread_name, body)
-
-    def refill(self, seat: Seat) -> int:
-        """Replace a dead processor: fail what it had in hand, keep its figures; returns how many were failed."""
-        dead = seat.processor
-        done, failed, late = dead.take_over(f"its processor died: {seat.death!r}")
-        seat.before = [seat.before[0] + dead.successful + done, seat.before[1] + dead.failed + failed + late,
-                       seat.before[2] + dead.busy_ns]
-        dead.retire()
-        if exiting():
-            seat.done = True
-        else:
-            seat.processor = Processor(self.crew, seat.index)
-            self.occupy(seat)
-        return late
-
     def threads_alive(self) -> list[str]:
         """Names of the threads of this pipeline that have not ended."""
-        threads = [seat.thread for seat in self.seats]
-        if self.dispatching is not None:
-            threads.append(self.dispatching.thread)
+        threads = [post.thread for post in self.posts]
         alive = [thread.name for thread in threads if thread is not None and thread.is_alive()]
         for producer in self.producers:
             alive += producer.alive()
@@ -154,9 +210,27 @@ class Topology:
 
     def totals(self) -> tuple[int, int]:
         """Messages acknowledged so far: successful, failed."""
-        successful = sum(seat.before[0] + seat.processor.successful for seat in self.seats)
-        failed = sum(seat.before[1] + seat.processor.failed for seat in self.seats)
-        return successful + self.swept[0], failed + self.swept[1]
+        with self._resizing:
+            workers, (successful, failed) = self.workers, self._left
+            successful += sum(seat.successful for seat in workers)
+            failed += sum(seat.failed for seat in workers)
+        return successful + self.swept[0], failed + sum(one.stage.failed for one in self.batching) + self.swept[1]
+
+    def observe(self, now: float) -> None:
+        """Note how things stand, for figures over the last seconds. The monitor."""
+        self.rate.note(now, sum(self.totals()))
+        for seat in self.workers:
+            seat.observe(now)
+
+    @property
+    def latency(self) -> Latency:
+        """How long messages took, from receive to acknowledgement."""
+        latency = Latency()
+        with self._resizing:
+            latency.add(self._left_latency)
+            for seat in self.workers:
+                seat.add_latency(latency)
+        return latency
 
     def describe(self) -> dict[str, list[dict[str, Any]]]:
         """What `Pipeline.topology` returns, after Broadway's `topology/1`."""
@@ -165,5 +239,6 @@ class Topology:
                            "concurrency": int(getattr(p, "concurrency", 1))} for i, p in enumerate(self.producers)],
             "processors": [{"name": f"wsengine:{self.name}:processor", "processor_key": "default",
                             "concurrency": len(self.seats)}],
-            "batchers": [],
+            "batchers": [{"name": one.stage.thread_name, "batcher_key": one.stage.key, "concurrency": len(one.seats)}
+                         for one in self.batching],
         }

@@ -194,6 +194,7 @@ class FeedConnection:
     def _send(self, control: bool, data: memoryview) -> bool:
         """Send what the kernel takes at once; return whether that was all."""
         assert self._lane is not None
+        now = time.monotonic_ns()  # before: the client may have a ping, and wait, before we are back here
         with self._lock:  # so that nobody sees a count without bytes that are already on the wire
             try:
                 sent = self._sock.send(data)
@@ -211,7 +212,6 @@ class FeedConnection:
         del self._control[:sent]
         self._control_cut = bool(self._control)
         if not self._control:
-            now = time.monotonic_ns()
             self._pings_sent.update((number.to_bytes(8, "big"), now) for number in self._pings_leaving)
             self._pings_leaving.clear()
         return sent == len(data)

@@ -1,0 +1,188 @@
+"""The figures of a pipeline: counts, rates over the time that has really passed, workloads that decay, latencies."""
+
+from __future__ import annotations
+
+import math
+import random
+import threading
+import time
+
+import pytest
+
+from tests.waiting import until
+from wsengine import Batcher, Processors, WebSocketProducer
+from wsengine.pipeline.latency import Latency
+from wsengine.pipeline.pace import Rate, Workload
+from wsengine.testing import Feed
+
+# ---- rates (D-3)
+
+
+def test_a_rate_is_by_the_time_that_has_passed_however_often_it_is_asked():
+    rate = Rate(window=2.0)
+    assert rate.at(0.0, 5) == 0.0
+    rate.note(0.0, 0)
+    assert rate.at(0.0, 0) == 0.0
+    assert rate.at(0.5, 100) == 200.0
+    assert rate.at(0.5, 100) == 200.0, "asking changes nothing"
+    for tenth in range(1, 100):
+        rate.note(tenth / 10, tenth * 10)
+    assert rate.at(9.9, 990) == pytest.approx(100)
+    rate.note(17.9, 990)
+    assert rate.at(17.9, 990) < 20, "a look that came late is divided by its own time"
+    rate.note(19.9, 990)
+    rate.note(21.9, 990)
+    assert rate.at(21.9, 990) == 0.0
+
+
+# ---- workloads (D-2)
+
+
+def test_a_workload_goes_to_what_is_and_decays_to_nothing():
+    load = Workload(memory=2.0)
+    busy = now = 0.0
+    load.note(now, busy)
+    for _ in range(100):
+        now, busy = now + 0.1, busy + 0.1
+        load.note(now, busy)
+    assert load.share > 0.99
+    for _ in range(20):
+        now += 0.1
+        load.note(now, busy)
+    assert load.share == pytest.approx(math.exp(-1), abs=0.01)
+    now += 30
+    load.note(now, busy)
+    assert load.share < 0.001
+
+
+def test_half_the_time_is_a_half_whatever_the_period():
+    for period in (0.01, 0.1, 0.7):
+        load, now, busy = Workload(), 0.0, 0.0
+        load.note(now, busy)
+        while now < 20:
+            now, busy = now + period, busy + period / 2
+            load.note(now, busy)
+        assert load.share == pytest.approx(0.5, abs=0.01)
+
+
+def test_a_share_is_never_above_one_nor_below_nothing():
+    load = Workload()
+    load.note(0.0, 0.0)
+    load.note(1.0, 5.0)
+    assert 0 < load.share <= 1
+    load.note(2.0, 0.0)
+    load.note(2.0, 9.0)
+    assert 0 <= load.share <= 1
+
+
+# ---- latencies
+
+
+def test_percentiles_are_right_to_an_eighth():
+    rng, latency = random.Random(7), Latency()
+    times = sorted(int(rng.lognormvariate(11, 2)) + 8 for _ in range(20_000))
+    for one in times:
+        latency.count(one)
+    assert latency.total == 20_000
+    for share in (0.01, 0.5, 0.9, 0.99, 0.999, 1.0):
+        exact = times[max(math.ceil(share * 20_000) - 1, 0)]
+        assert latency.percentile(share) == pytest.approx(exact, rel=0.125)
+
+
+def test_latencies_count_runs_and_add_up():
+    one, other = Latency(), Latency()
+    assert one.percentile(0.5) == 0.0
+    one.count(1000, 99)
+    other.count(10**9)
+    other.count(-5)
+    one.add(other)
+    assert one.total == 101
+    assert one.percentile(0.5) == pytest.approx(1000, rel=0.125)
+    assert one.percentile(1.0) == pytest.approx(10**9, rel=0.125)
+    assert one.percentile(0.0) <= 9
+
+
+def test_every_time_has_a_class():
+    latency = Latency()
+    for exponent in range(63):
+        for step in (-1, 0, 1):
+            latency.count(max(2**exponent + step, 0))
+    assert latency.total == 3 * 63
+
+
+# ---- of a pipeline
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_latency_is_from_receive_to_acknowledgement(launch, batched):
+    held = 0.15
+
+    def hold(*_):
+        time.sleep(held)
+
+    options = {"handle_message": hold} if not batched else {
+        "handle_batch": hold, "batchers": {"default": Batcher(batch_size=5, batch_timeout=0.05)}}
+    with Feed.trades(rate=5) as feed:
+        pipeline = launch(**options, producers=WebSocketProducer(f"ws://127.0.0.1:{feed.port}/"))
+        until(lambda: pipeline.stats().successful >= 5)
+        stats = pipeline.stats()
+    assert held * 0.85 < stats.latency_p50 < 3
+    assert stats.latency_p50 <= stats.latency_p99
+
+
+def test_messages_of_no_connection_have_no_latency(launch, book):
+    pipeline = launch()
+    pipeline.push_messages(book.messages(range(5)))
+    book.wait(5)
+    assert (pipeline.stats().latency_p50, pipeline.stats().latency_p99) == (0.0, 0.0)
+
+
+def test_the_workload_of_a_busy_thread_rises_while_it_is_in_its_callback_and_falls_when_it_is_idle(launch, book, gate):
+    """Unlike the ancestor's dashboard (D-2), where an idle stage keeps its last value for ever."""
+    pipeline = launch(lambda message: gate.wait(30), processors=Processors(concurrency=2, max_demand=1))
+    pipeline.push_messages(book.message(0))
+    until(lambda: max(one.workload for one in pipeline.stats().processors) > 0.6)
+    assert min(one.workload for one in pipeline.stats().processors) < 0.1
+    gate.set()
+    until(lambda: max(one.workload for one in pipeline.stats().processors) < 0.2)
+
+
+def test_d1_each_failure_is_counted_once(launch, book):
+    def handle_message(message):
+        if message.data < 5:
+            raise ValueError("in the processor")
+
+    def handle_batch(messages, info):
+        raise ValueError("in the batch")
+
+    pipeline = launch(handle_message, handle_batch=handle_batch, batchers={"default": Batcher(batch_size=5)})
+    pipeline.push_messages(book.messages(range(10)))
+    book.wait(10)
+    pipeline.stop()
+    stats = pipeline.stats()
+    assert (stats.successful, stats.failed) == (0, 10)
+    assert (stats.processors[0].failed, stats.batchers[0].batch_processors[0].failed) == (5, 5)
+
+
+def test_d3_several_readers_of_the_rate_do_not_disturb_each_other(launch, book):
+    pipeline = launch(lambda message: time.sleep(0.001))
+    over, rates = threading.Event(), []
+
+    def read():
+        while not over.wait(0.005):
+            rates.append(pipeline.stats().rate)
+
+    readers = [threading.Thread(target=read) for _ in range(3)]
+    for reader in readers:
+        reader.start()
+    try:
+        pipeline.push_messages(book.messages(range(1500)))
+        book.wait(1000, 20)
+        rates.clear()
+        book.wait(1400, 20)
+    finally:
+        over.set()
+        for reader in readers:
+            reader.join()
+    assert len(rates) > 10
+    assert max(rates) < 4 * min(rates), "a steady pace reads as one"

@@ -1,0 +1,88 @@
+# The design page of batcher: handled messages are sorted into batches, which wait until a batch processor has time.
+#
+#     processors ── put ──▶ open batches, one a key ── size, timeout, flush ──▶ lanes ── take ──▶ batch processors
+#
+# Belongs here: which batch a message joins, when a batch is complete, which batch is next, and whether the batcher asks for
+# more. Does not: what becomes of a batch (batch_processor), which batcher a message goes to (processor), threads and their
+# replacement (seats, monitor).
+#
+# Messages are sorted by the processor that brings them, under the batcher's lock, for a list of a hundred takes it a few
+# microseconds and a thread's wake would take longer. Where a function of the user's decides about sizes, they are left to
+# the batcher's own thread, so that it holds up nobody else, and the function runs outside the lock.
+#
+# The lock is held for steps that call nothing of the user's but the hashing and comparison of batch keys. Order of locks:
+# Batcher.lock, then Chunk.lock or Crew.gate.
+cimport cython
+from libc.stdint cimport int64_t
+from wsengine.engine.ring cimport Parker
+from wsengine.message cimport Message
+from wsengine.pipeline.batch cimport Batch
+from wsengine.pipeline.crew cimport Crew
+
+# Hand successful messages on to the batchers that they name; those that were not accepted, or None. `to_one`: all name the
+# same.
+cdef list give_batchers(Crew crew, list messages, bint to_one)
+
+cdef class Lane:
+    # Complete batches for the batch processors that share it. All under the batcher's lock but the parker.
+    cdef Parker parker               # where those batch processors wait
+    cdef object ready                # deque of Batch: any of them may be begun
+    cdef dict behind                 # by identity, while one of it is ready or in hand: deque of those that come behind it,
+                                     # or None if there are none. None where one batch processor keeps the order by itself
+    cdef put(self, Batch batch)
+    cdef follow(self, Batch batch)
+    cdef list empty(self)
+
+cdef class BatcherStage:
+    cdef readonly str key            # its name among the batchers
+    cdef readonly str thread_name
+    cdef readonly Parker parker      # where its thread waits
+    cdef readonly list lanes
+    cdef Crew crew
+    cdef dict where                  # what telemetry says of it
+    cdef Py_ssize_t count            # messages of a batch; 0: `function` decides
+    cdef object function, initial    # of the size function, or None
+    cdef object retry                # a Retry, or None
+    cdef int64_t timeout_ns          # from the first message to emission; 0: never
+    cdef cython.pymutex lock         # over all that follows
+    cdef Py_ssize_t bound            # messages that may wait in complete batches before it asks for no more
+    cdef dict open                   # Batch by identity
+    cdef Py_ssize_t opened           # of those, how many hold a message; the others keep an accumulator
+    cdef Batch oldest, newest        # of those, by deadline
+    cdef Batch last                  # the one that the last message joined, or None
+    cdef Py_ssize_t joined           # of the list being sorted, how far it has been
+    cdef object unsorted             # deque of lists of messages that are left to its thread
+    cdef list hand                   # the one of these that its thread is at, or None
+    cdef Py_ssize_t at               # so far in it
+    cdef Py_ssize_t held             # messages brought and not done with
+    cdef Py_ssize_t waiting          # of those, in complete batches that nobody has begun
+    cdef bint saturated              # it asks for no more
+    cdef bint flushing               # its thread shall emit what is open once it has sorted everything
+    cdef bint ending, closed         # its thread shall leave; nothing more is accepted
+    cdef int64_t wake_ns             # when its thread will look by itself
+    cdef readonly Py_ssize_t failed  # messages that the size function failed; its thread
+
+    cdef bint put(self, list messages) except -1
+    cdef leave(self, list messages)
+    cdef list sort(self, list messages)
+    cdef join(self, list messages, Py_ssize_t first, Py_ssize_t end, object group, bint flush)
+    cdef add(self, Batch batch, list messages, Py_ssize_t first, Py_ssize_t end)
+    cdef Batch batch_of(self, object group)
+    cdef link(self, Batch batch)
+    cdef unlink(self, Batch batch)
+    cdef emit(self, Batch batch, str trigger)
+    cdef emit_all(self, int64_t until_ns, str trigger)
+    cdef Batch take(self, Lane lane)
+    cdef bint waits(self, Lane lane)
+    cdef bint over(self)
+    cdef done(self, Lane lane, Batch batch, Py_ssize_t count)
+    cdef int64_t pause_ns(self)
+    cdef expire(self)
+    cdef next_list(self)
+    cdef sort_by_function(self)
+    cdef judge(self, Message message)
+    cdef reject(self, Message message, object error)
+    cdef bint place(self, Message message, str verdict, object accumulator) except -1
+    cdef bint last_of_run(self, object group) except -1
+    cdef fail(self, list messages, object error)
+    cdef wake_lanes(self)

@@ -1,0 +1,592 @@
+"""The batcher: sorts messages into batches, completes them, and keeps them for the batch processors.
+
+A batch is complete by size, by time, counted from its first message and not extended, or by a message that flushes it
+(reference §6.5, with B-3 and B-4 repaired). Batches of one key leave in the order in which they were completed, and one at
+a time: where several batch processors share a lane, those of a key wait while one of that key is in hand.
+"""
+import time
+from collections import deque
+
+from wsengine import telemetry
+from wsengine.errors import EngineError
+from wsengine.message import Failed
+
+from libc.stdint cimport int64_t, uint32_t
+from wsengine.engine.ring cimport Parker, monotonic_ns
+from wsengine.message cimport Message
+from wsengine.pipeline.batch cimport Batch
+from wsengine.pipeline.callbacks cimport call_handle_failed
+from wsengine.pipeline.chunk cimport CHUNK_OPEN, Chunk, acknowledge
+from wsengine.pipeline.crew cimport Crew
+
+cdef extern from "Python.h":
+    ctypedef struct PyObject:
+        pass
+    PyObject* PyList_GET_ITEM(object list, Py_ssize_t i)
+    list PyList_GetSlice(list whole, Py_ssize_t low, Py_ssize_t high)
+
+cdef int64_t NEVER = 2**62
+cdef int64_t SLICE_NS = 1000000000       # its thread looks up once a second, whatever became of a wake
+
+cdef object ATTACHED = telemetry.attached
+cdef object BATCHER_START = telemetry.BATCHER_START
+cdef object BATCHER_STOP = telemetry.BATCHER_STOP
+
+
+cdef inline bint flushes(Message message):
+    return message.details is not None and message.details.batch_mode == "flush"
+
+
+cdef bint same_key(object one, object other):
+    """Whether two groups are one key; keys that cannot be compared are not, and each finds its own batch or fails alone."""
+    if one is other:
+        return True
+    try:
+        return bool(one == other)
+    except BaseException:
+        return False
+
+
+cdef list give_batchers(Crew crew, list messages, bint to_one):
+    cdef Message message
+    cdef dict shares
+    cdef list refused = None
+    if len(messages) == 0:
+        return None
+    if to_one:                                   # as a rule
+        return None if (<BatcherStage>crew.batchers[(<Message>messages[0]).batcher]).put(messages) else messages
+    shares = {}
+    for message in messages:
+        if message.batcher in shares:
+            (<list>shares[message.batcher]).append(message)
+        else:
+            shares[message.batcher] = [message]
+    for name, share in shares.items():
+        if not (<BatcherStage>crew.batchers[name]).put(share):
+            refused = share if refused is None else refused + share
+    return refused
+
+
+cdef class Lane:
+    """Complete batches of one batcher, for the batch processors that share them."""
+
+    def __cinit__(self, bint shared):
+        self.parker = Parker()
+        self.ready = deque()
+        self.behind = {} if shared else None
+
+    cdef put(self, Batch batch):
+        """Add a batch behind those of its identity."""
+        if self.behind is not None:
+            if batch.identity in self.behind:
+                queue = self.behind[batch.identity]
+                if queue is None:
+                    queue = self.behind[batch.identity] = deque()
+                queue.append(batch)
+                return
+            self.behind[batch.identity] = None
+        self.ready.append(batch)
+        self.parker.c.notify()
+
+    cdef follow(self, Batch batch):
+        """A batch is done with: the next of its identity may be begun."""
+        if self.behind is None:
+            return
+        queue = self.behind[batch.identity]
+        if queue:
+            self.ready.append(queue.popleft())
+            self.parker.c.notify()
+        else:
+            del self.behind[batch.identity]
+
+    cdef list empty(self):
+        """Take all batches out, at a deadline."""
+        cdef list batches = list(self.ready)
+        self.ready.clear()
+        if self.behind is not None:
+            for queue in self.behind.values():
+                if queue:
+                    batches += queue
+                    queue.clear()
+        return batches
+
+
+cdef class BatcherStage:
+    """One batcher; `run` is the body of its thread.
+
+    Args:
+        crew: of the pipeline; its processors bring messages.
+        key: its name.
+        concurrency, count, function, initial, timeout, bound, retry: as in `Batcher`; the bound for all processors together.
+    """
+
+    def __cinit__(self, Crew crew not None, str key not None, *, int concurrency, Py_ssize_t count, function, initial,
+                  timeout, Py_ssize_t bound, retry=None):
+        self.crew = crew
+        self.key = key
+        self.thread_name = f"wsengine:{crew.name}:batcher_{key}"
+        self.where = {"topology_name": crew.name, "name": self.thread_name, "batcher_key": key}
+        self.parker = Parker()
+        self.lanes = [Lane(concurrency > 1)]
+        self.count = count
+        self.function = function
+        self.initial = initial
+        self.timeout_ns = 0 if timeout is None else <int64_t>(timeout * 1e9)
+        self.bound = bound
+        self.retry = retry
+        self.open = {}
+        self.unsorted = deque()
+        self.wake_ns = NEVER
+
+    # ----------------------------------------------------------------------------------------------- from processors
+
+    cdef bint put(self, list messages) except -1:
+        """Accept handled messages, in order; they are the batcher's from here on, the list, too. False if it is closed."""
+        cdef list failed = None
+        table = ATTACHED()
+        about = self.tell_start(messages) if table and (BATCHER_START in table or BATCHER_STOP in table) else None
+        with self.lock:
+            if self.closed:
+                return False
+            self.held += len(messages)
+            if self.function is None:
+                failed = self.sort(messages)
+            else:
+                self.leave(messages)
+        if failed:
+            self.fail(failed[0], failed[1])
+        if self.function is not None:
+            self.parker.c.notify()
+        if about is not None:
+            self.tell_stop(about)
+        return True
+
+    cdef leave(self, list messages):
+        """Leave messages to the batcher's thread; nobody acknowledges them meanwhile."""
+        cdef Message message
+        for message in messages:
+            if not message.acked:
+                message.holder = self
+        self.unsorted.append(messages)
+
+    def ack_now(self, message) -> None:
+        """A message that still waits here cannot be acknowledged."""
+        raise EngineError(f"{message!r} waits for its batch; acknowledge it in handle_batch")
+
+    # ------------------------------------------------------------------------------------------------------- sorting
+
+    cdef list sort(self, list messages):
+        """Have each message join its batch; [messages, error] of those that could not, or None. Under the lock."""
+        cdef Py_ssize_t i = 0, j, n = len(messages)
+        cdef list failed = None
+        cdef Message message
+        cdef object group
+        cdef bint flush
+        while i < n:
+            message = <Message>PyList_GET_ITEM(messages, i)
+            group = message.group
+            flush = flushes(message)
+            j = i + 1
+            self.joined = i
+            try:
+                while j < n:
+                    message = <Message>PyList_GET_ITEM(messages, j)
+                    if not same_key(message.group, group):
+                        break
+                    flush |= flushes(message)
+                    j += 1
+                self.join(messages, i, j, group, flush)
+            except BaseException as error:       # a batch key that has no hash any more, or compares with nothing
+                i = self.joined
+                self.held -= j - i
+                failed = [messages[i:j] if failed is None else failed[0] + messages[i:j], error]
+            i = j
+        return failed
+
+    cdef join(self, list messages, Py_ssize_t first, Py_ssize_t end, object group, bint flush):
+        """Have a run of messages of one key join their batch, or as many batches as they fill."""
+        cdef Batch batch = None
+        cdef Py_ssize_t share
+        while first < end:
+            batch = self.batch_of(group)
+            share = min(end - first, self.count - <Py_ssize_t>len(batch.messages))
+            self.add(batch, messages, first, first + share)
+            self.joined = first = first + share
+            if len(batch.messages) >= self.count:
+                self.emit(batch, "size")
+                batch = None
+        if flush and batch is not None:
+            self.emit(batch, "flush")
+
+    cdef add(self, Batch batch, list messages, Py_ssize_t first, Py_ssize_t end):
+        cdef Message message
+        cdef Py_ssize_t i
+        for i in range(first, end):
+            message = <Message>PyList_GET_ITEM(messages, i)
+            if not message.acked:
+                message.holder = batch
+                batch.left += 1
+                batch.size += message.charged
+        self.opened += len(batch.messages) == 0
+        if len(batch.messages) == 0 and first == 0 and end == len(messages):
+            batch.messages = messages
+        else:
+            batch.messages += PyList_GetSlice(messages, first, end)
+
+    cdef Batch batch_of(self, object group):
+        """The open batch of a key, made if there is none."""
+        cdef Batch batch = self.last
+        if batch is not None and batch.group is group:
+            return batch
+        batch = self.open.get(group)
+        if batch is None:
+            batch = Batch(self.crew.account)
+            batch.group = batch.identity = group
+            batch.accumulator = self.initial
+            self.open[group] = batch
+            self.link(batch)
+        self.last = batch
+        return batch
+
+    cdef link(self, Batch batch):
+        """Put a batch behind the other open ones: its time begins. The thread is woken if it would sleep too long."""
+        batch.older, batch.newer = self.newest, None
+        if self.newest is None:
+            self.oldest = batch
+        else:
+            self.newest.newer = batch
+        self.newest = batch
+        batch.deadline_ns = 0
+        if self.timeout_ns:
+            batch.deadline_ns = monotonic_ns() + self.timeout_ns
+            if batch.deadline_ns < self.wake_ns:
+                self.wake_ns = batch.deadline_ns
+                self.parker.c.notify()
+
+    cdef unlink(self, Batch batch):
+        if batch.older is None:
+            self.oldest = batch.newer
+        else:
+            batch.older.newer = batch.newer
+        if batch.newer is None:
+            self.newest = batch.older
+        else:
+            batch.newer.older = batch.older
+        batch.older = batch.newer = None
+
+    cdef emit(self, Batch batch, str trigger):
+        """A batch is complete: it waits for a batch processor from here on."""
+        cdef Lane lane = <Lane>self.lanes[0]
+        del self.open[batch.identity]
+        self.unlink(batch)
+        if self.last is batch:
+            self.last = None
+        if len(batch.messages) == 0:             # it was kept for its accumulator
+            return
+        self.opened -= 1
+        batch.trigger = trigger
+        self.waiting += len(batch.messages)
+        lane.put(batch)
+        if not self.saturated and self.waiting >= self.bound:
+            self.saturated = True
+            self.crew.saturate(1)
+
+    cdef emit_all(self, int64_t until_ns, str trigger):
+        """Emit the open batches whose time comes until then."""
+        while self.oldest is not None and self.oldest.deadline_ns <= until_ns:
+            self.emit(self.oldest, trigger)
+
+    # ------------------------------------------------------------------------------------------- to batch processors
+
+    cdef Batch take(self, Lane lane):
+        """The next batch of a lane, None if there is none. Whoever takes it handles it and says `done`."""
+        cdef Batch batch
+        with self.lock:
+            if self.closed or len(lane.ready) == 0:
+                return None
+            batch = lane.ready.popleft()
+            self.waiting -= len(batch.messages)
+            if self.saturated and self.waiting <= self.bound // 2:
+                self.saturated = False
+                self.crew.saturate(-1)
+            with batch.lock:
+                batch.state = CHUNK_OPEN
+        return batch
+
+    cdef bint waits(self, Lane lane):
+        """Whether `take` would find one."""
+        with self.lock:
+            return not self.closed and len(lane.ready) != 0
+
+    cdef bint over(self):
+        """Whether its batch processors are to leave."""
+        with self.lock:
+            return self.ending or self.closed
+
+    cdef done(self, Lane lane, Batch batch, Py_ssize_t count):
+        """A batch of so many messages has been acknowledged."""
+        with self.lock:
+            self.held -= count
+            if not self.closed:
+                lane.follow(batch)
+
+    # ----------------------------------------------------------------------------------------------------- its thread
+
+    def run(self) -> None:
+        """Emit what is due, and sort what is left to this thread, until `end`. If the thread dies, another may run it."""
+        cdef uint32_t seen
+        cdef int64_t pause
+        self.sort_by_function()                  # of a thread that died
+        while True:
+            self.parker.c.arrive()
+            self.sort_by_function()
+            self.expire()
+            seen = self.parker.c.prepare()
+            with self.lock:
+                pause = self.pause_ns()
+                if self.ending or self.closed:
+                    pause = -1
+            if pause < 0:
+                self.parker.c.leave()
+                return
+            if pause == 0:
+                self.parker.c.leave()
+                continue
+            with nogil:
+                self.parker.c.wait(seen, pause)
+
+    cdef int64_t pause_ns(self):
+        """How long its thread may sleep. Under the lock."""
+        if self.unsorted or self.flushing:
+            return 0
+        self.wake_ns = NEVER if self.oldest is None or self.timeout_ns == 0 else self.oldest.deadline_ns
+        return min(max(self.wake_ns - monotonic_ns(), 0), SLICE_NS)
+
+    cdef expire(self):
+        """Emit the batches whose time has come, or all, if that is wanted and everything has been sorted."""
+        cdef int64_t now = monotonic_ns()
+        cdef bint flush
+        with self.lock:
+            flush = self.flushing and not self.unsorted
+            if self.oldest is None or self.closed or not flush and (self.timeout_ns == 0 or self.oldest.deadline_ns > now):
+                self.flushing = self.flushing and not flush
+                return
+        table = ATTACHED()
+        about = self.tell_start([]) if table and (BATCHER_START in table or BATCHER_STOP in table) else None
+        with self.lock:
+            if not self.closed:
+                self.emit_all(NEVER if flush else now, "flush" if flush else "timeout")
+            if flush:
+                self.flushing = False
+        if about is not None:
+            self.tell_stop(about)
+
+    cdef next_list(self):
+        """Take the next list to sort in hand; whether there is one."""
+        with self.lock:
+            if self.closed:
+                return False
+            if self.hand is None:
+                if not self.unsorted:
+                    return False
+                self.hand = self.unsorted.popleft()
+                self.at = 0
+            return True
+
+    cdef sort_by_function(self):
+        """Sort what is left to this thread, asking the size function message by message."""
+        cdef Message message
+        cdef Py_ssize_t at
+        if self.function is None:
+            return
+        while self.next_list():
+            while True:
+                with self.lock:
+                    if self.closed:
+                        return
+                    at = self.at
+                    if at == len(self.hand):
+                        self.hand = None
+                        break
+                    message = <Message>self.hand[at]
+                self.judge(message)
+
+    cdef judge(self, Message message):
+        """Ask the size function about one message, and have it join its batch as that says."""
+        cdef Batch batch
+        cdef Py_ssize_t at = self.at             # nobody else moves it, nor opens or emits a batch, where there is a function
+        try:
+            with self.lock:
+                batch = self.open.get(message.group)
+            verdict, accumulator = verdict_of(self.function(message, self.initial if batch is None else batch.accumulator))
+            self.place(message, verdict, accumulator)
+        except BaseException as error:
+            self.crew.log_failure("batch_size", error)
+            if self.at == at:                    # it has joined no batch
+                self.reject(message, error)
+
+    cdef reject(self, Message message, object error):
+        """The message in hand fails."""
+        with self.lock:
+            if self.closed:
+                return
+            self.at += 1
+            self.held -= 1
+        self.fail([message], error)
+
+    cdef bint place(self, Message message, str verdict, object accumulator) except -1:
+        """Have the message in hand join its batch; False if that is no longer ours to decide."""
+        cdef Batch batch
+        cdef list only = [message]
+        cdef bint last
+        with self.lock:
+            if self.closed:
+                return False
+            last = self.last_of_run(message.group)
+            batch = self.batch_of(message.group)
+            if verdict == "emit_before" and len(batch.messages):
+                self.emit(batch, "size")
+                batch = self.batch_of(message.group)
+            elif len(batch.messages) == 0:       # kept for its accumulator: its time begins with its first message
+                self.unlink(batch)
+                self.link(batch)
+            self.add(batch, only, 0, 1)
+            self.at += 1
+            batch.accumulator = accumulator
+            batch.due |= flushes(message)
+            if verdict == "emit" or batch.due and last:
+                self.emit(batch, "size" if verdict == "emit" else "flush")
+                if accumulator is not self.initial:
+                    self.batch_of(message.group).accumulator = accumulator
+        return True
+
+    cdef bint last_of_run(self, object group) except -1:
+        """Whether the message behind the one that is being sorted is of another key, or there is none."""
+        cdef Message following
+        if self.at + 1 == len(self.hand):
+            return True
+        following = <Message>self.hand[self.at + 1]
+        return not same_key(following.group, group)
+
+    cdef fail(self, list messages, object error):
+        """Fail messages that can join no batch, and acknowledge them."""
+        cdef Message message
+        cdef Chunk chunk = Chunk(self.crew.account)
+        for message in messages:
+            message.set_verdict(Failed(error, error))
+            if not message.acked:
+                message.holder = chunk
+                chunk.left += 1
+                chunk.size += message.charged
+        chunk.messages = messages
+        call_handle_failed(self.crew, chunk, list(range(len(messages))))
+        messages = chunk.close()
+        acknowledge([one for one in messages if (<Message>one).holder is chunk])
+        for message in messages:
+            message.acked = True
+            message.holder = None
+        self.crew.account.c.release(chunk.left, chunk.size)
+        with self.lock:
+            self.failed += len(messages)
+
+    # ----------------------------------------------------------------------------------------------- from the control plane
+
+    @property
+    def depths(self) -> tuple:
+        """Messages held, of these in complete batches that nobody has begun, batches open."""
+        with self.lock:
+            return self.held, self.waiting, self.opened
+
+    def set_bound(self, Py_ssize_t bound) -> None:
+        """Have so many messages wait in complete batches at the most."""
+        with self.lock:
+            self.bound = bound
+            if self.saturated and self.waiting <= bound // 2:
+                self.saturated = False
+                self.crew.saturate(-1)
+
+    def relieve(self) -> None:
+        """Emit all open batches, unless complete ones wait already: the pipeline is full, and nothing else can be done."""
+        with self.lock:
+            if self.waiting or self.unsorted or self.hand is not None or not self.opened:
+                return
+            self.flushing = True
+        self.parker.c.notify()
+
+    def flush(self) -> None:
+        """Emit all open batches, once everything has been sorted. Thread-safe."""
+        with self.lock:
+            self.flushing = True
+        self.parker.c.notify()
+
+    def end(self) -> None:
+        """Have its threads leave once nothing is left to do."""
+        with self.lock:
+            self.ending = True
+        self.parker.c.notify_all()
+        self.wake_lanes()
+
+    def fail_rest(self, reason) -> list:
+        """Accept nothing more, and fail all messages in open and waiting batches: the deadline has come. Results of
+        Chunk.take_over."""
+        cdef Lane lane
+        cdef Chunk chunk
+        cdef list batches, left
+        cdef Message message
+        with self.lock:
+            self.closed = True
+            batches = list(self.open.values())
+            self.open = {}
+            self.opened = 0
+            self.oldest = self.newest = self.last = None
+            for lane in self.lanes:
+                batches += lane.empty()
+            left = ([] if self.hand is None else self.hand[self.at:]) + [one for few in self.unsorted for one in few]
+            self.unsorted.clear()
+            self.hand = None
+            self.waiting = 0
+            self.held -= len(left) + sum([len((<Batch>batch).messages) for batch in batches])
+        self.parker.c.notify_all()
+        self.wake_lanes()
+        if left:
+            chunk = Chunk(self.crew.account, True)
+            for message in left:
+                if not message.acked:
+                    message.holder = chunk
+                    chunk.size += message.charged
+            chunk.messages = left
+            batches.append(chunk)
+        return [chunk.take_over(reason) for chunk in batches]
+
+    cdef wake_lanes(self):
+        cdef Lane lane
+        for lane in self.lanes:
+            lane.parker.c.notify_all()
+
+    # ------------------------------------------------------------------------------------------------------ telemetry
+
+    def tell_start(self, messages):
+        """Whatever is thrown into the thread from outside here, the messages have to be accepted: nobody else has them."""
+        try:
+            started = time.monotonic_ns()
+            about = {**self.where, "messages": list(messages), "telemetry_span_context": object()}
+            telemetry.execute(BATCHER_START, {"system_time": time.time_ns(), "monotonic_time": started}, about)
+            return started, about["telemetry_span_context"]
+        except BaseException:
+            return None
+
+    def tell_stop(self, about):
+        try:
+            now = time.monotonic_ns()
+            telemetry.execute(BATCHER_STOP, {"duration": now - about[0], "monotonic_time": now},
+                              {**self.where, "telemetry_span_context": about[1]})
+        except BaseException:
+            pass                                 # as above
+
+
+cdef tuple verdict_of(object result):
+    """A size function's result, checked."""
+    if isinstance(result, tuple) and len(result) == 2 and result[0] in ("cont", "emit", "emit_before"):
+        return result
+    raise TypeError(f"the function of batch_size returned {result!r}; return ('cont', accumulator), ('emit', accumulator) "
+                    "or ('emit_before', accumulator)")
