@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.postgres import postgres
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "examples"
@@ -60,6 +64,73 @@ def test_channel_ids_of_recorded_exchanges_are_looked_up(recordings, exchange, n
     assert len(counts) == names
     assert total == f"{updates} updates in all, 1 sessions"
     assert done.stderr == ""
+
+
+def test_the_ancestors_example_on_a_feed_of_its_own():
+    done = run("from_elixir.py")
+    assert done.stdout == ("3 successful, 1 failed; 1 heartbeats, 2 data, 1 undecoded, 3 acknowledged, 1 failed\n")
+    told = done.stderr.splitlines()
+    assert "my_app: custom_telemetry_id connection success: {'count': 1" in done.stderr
+    assert "my_app: custom_telemetry_id connection status: {'value': 1}" in told
+    assert "my_app: Failed to decode message: Expecting value: line 1 column 1 (char 0)" in told
+    assert 'my_app: Received message: {"event":"trade","price":"1.25"}' in told
+    assert told[-1] == "my_app: custom_telemetry_id connection status: {'value': 0}"
+
+
+@pytest.mark.recording
+@pytest.mark.parametrize(("exchange", "data", "heartbeats"), [("kraken", 4290, 31), ("coinbase", 9946, 0)])
+def test_the_ancestors_example_on_a_recorded_feed(recordings, exchange, data, heartbeats):
+    done = run("from_elixir.py", str(recordings / f"{exchange}.jsonl.gz"))
+    total = data + heartbeats
+    assert done.stdout == (f"{total} successful, 0 failed; {heartbeats} heartbeats, {data} data, 0 undecoded, {total} "
+                           "acknowledged, 0 failed\n")
+    assert len([line for line in done.stderr.splitlines() if line.startswith("my_app: Received message: ")]) == data
+
+
+def test_the_items_of_a_queue_are_done_when_they_are_acknowledged():
+    done = run("queue_producer.py")
+    assert done.stdout == "1000 squares add up to 332833500; refused: [-1]\n"
+    assert "ValueError: no square is wanted of -1" in done.stderr
+
+
+def test_batches_are_stored_in_sqlite(tmp_path):
+    done = run("sqlite_sink.py", str(tmp_path / "trades.db"), "5000")
+    stored, batches = map(int, re.findall(r"\d+", done.stdout))
+    assert (stored, done.stderr) == (5000, "")
+    assert batches >= 10
+    with contextlib.closing(sqlite3.connect(tmp_path / "trades.db")) as database:
+        rows = database.execute("select number, symbol, price, size from trades order by number").fetchall()
+    assert [row[0] for row in rows] == list(range(5000))
+    assert all(isinstance(symbol, str) and price > 0 and size > 0 for _, symbol, price, size in rows)
+
+
+def test_a_locked_sqlite_database_is_waited_for(tmp_path):
+    path = tmp_path / "trades.db"
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.execute("create table trades (number integer primary key, symbol text, price real, size integer)")
+        database.execute("begin immediate")
+        process = subprocess.Popen([sys.executable, EXAMPLES / "sqlite_sink.py", path, "1000"], stdout=subprocess.PIPE,
+                                   stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(2)
+        database.rollback()
+        out, err = process.communicate(timeout=60)
+        assert (process.returncode, err) == (0, "")
+        assert out.startswith("1000 trades stored")
+        assert database.execute("select count(*) from trades").fetchone() == (1000,)
+
+
+def test_batches_are_copied_into_postgresql():
+    psycopg = pytest.importorskip("psycopg", reason="psycopg is not installed: pip install 'wsengine[examples]'")
+    with postgres() as address:
+        done = run("postgres_sink.py", address, "5000")
+        assert (done.stdout, done.stderr) == ("5000 trades stored\n", "")
+        with psycopg.connect(address) as database:
+            rows = database.execute("select number, symbol from trades order by id").fetchall()
+    assert sorted(number for number, _ in rows) == list(range(5000))
+    for symbol in {symbol for _, symbol in rows}:
+        numbers = [number for number, other in rows if other == symbol]
+        assert numbers == sorted(numbers), "batches of a key were stored one after the other"
 
 
 @pytest.mark.parametrize("through", ["file", "standard input"])
