@@ -20,14 +20,16 @@ MODULES = [
     "wsengine.message", "wsengine.testing.stamp",
     *(f"wsengine.engine.{name}" for name in (
         "ring", "utf8", "frames", "inflate", "deflate", "tls", "control", "output", "intake", "overflow", "parts", "stream",
-        "reader", "receiver", "sender", "outlet", "keepalive")),
+        "input", "reader", "receiver", "sender", "outlet", "keepalive", "turn")),
     *(f"wsengine.pipeline.{name}" for name in (
-        "chunk", "crew", "callbacks", "materialiser", "processor", "frame_handler", "emission", "dispatcher")),
+        "chunk", "latency", "rate_limiter", "crew", "callbacks", "materialiser", "batch", "batcher", "batch_processor",
+        "processor", "frame_handler", "emission", "dispatcher")),
 ]
 
 if sys.platform == "win32":
     raise SystemExit("wsengine runs on Linux and macOS, and on Windows inside WSL: its reader waits in epoll or poll.")
 
+JOBS = min(os.cpu_count() or 1, 8)   # compilers at a time; each takes some 300 MiB
 DEBUG, COVERAGE = (os.environ.get(f"WSENGINE_{switch}") == "1" for switch in ("DEBUG", "COVERAGE"))
 SANITIZE = os.environ.get("WSENGINE_SANITIZE", "")
 
@@ -62,6 +64,10 @@ class BuildOrSayWhy(build_ext):
 
     One thing may be missing: zlib. Then permessage-deflate is refused where it is asked for, and all else is there.
     """
+
+    def finalize_options(self):
+        super().finalize_options()
+        self.parallel = self.parallel or JOBS
 
     def build_extensions(self):
         there = os.environ.get("WSENGINE_NO_ZLIB") != "1" and self.has_zlib()
@@ -104,5 +110,5 @@ extensions = [
               extra_compile_args=compile_args, extra_link_args=link_args)
     for name in MODULES
 ]
-setup(ext_modules=cythonize(extensions, build_dir="build/cython", compiler_directives=directives, nthreads=2),
+setup(ext_modules=cythonize(extensions, build_dir="build/cython", compiler_directives=directives, nthreads=JOBS),
       cmdclass={"build_ext": BuildOrSayWhy})

@@ -45,7 +45,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Draw the seed once, so that the header and all tests have the same."""
+    """Draw the seed once, so that the header and all tests have the same, and let no proxy of the machine stand between the
+    tests and their servers, nor those of the processes that they start."""
+    for name in [one for one in os.environ if one.lower().endswith("_proxy")]:
+        del os.environ[name]
     if config.getoption("--seed") is None:
         config.option.seed = random.SystemRandom().randrange(2**32)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import os
 import re
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -54,6 +56,37 @@ def test_the_program_with_a_thread_of_connect_md():
 def test_the_program_of_the_readme():
     [program] = programs(section(README, "### One connection: `connect()`"))
     assert run(program) == (["hello"], [b"\x03\xe8"])
+
+
+def test_the_programs_of_batching_md(tmp_path):
+    """The first handles a recording of its own making, into a database; the second's ceiling holds."""
+    first, second = programs((ROOT / "docs" / "batching.md").read_text())
+    with contextlib.closing(sqlite3.connect(tmp_path / "trades.db")) as database:
+        database.execute("create table trades (S, p)")
+    trades = [f'{{"T": "{"t" if i % 3 else "q"}", "S": "{"AB"[i % 2]}", "p": {i}}}' for i in range(30)]
+    with ScriptedServer([[steps.accept(), *map(steps.text, trades), steps.serve()]]) as server:
+        stop = ("\nimport time\npipeline.start()\nwhile pipeline.stats().batchers[0].held < 20: time.sleep(0.01)\n"
+                "print(pipeline.stop().successful)\n")
+        done = subprocess.run([sys.executable, "-W", "error", "-c", first.replace(URL, server.url) + stop],
+                              text=True, capture_output=True, timeout=60, cwd=tmp_path, check=False,
+                              env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1] == "30"
+    with contextlib.closing(sqlite3.connect(tmp_path / "trades.db")) as database:
+        rows = database.execute("select S, p from trades").fetchall()
+    assert [row for row in rows if row[0] == "A"] == [("A", i) for i in range(0, 30, 2) if i % 3]
+    assert [row for row in rows if row[0] == "B"] == [("B", i) for i in range(1, 30, 2) if i % 3]
+    made = {}
+    exec(second, made)
+    assert made["by_bytes"](wsengine.Message(bytes(400_000)), 700_000) == ("emit_before", 400_000)
+    assert made["by_bytes"](wsengine.Message(bytes(300_000)), 700_000) == ("cont", 1_000_000)
+
+
+def test_the_program_of_pipeline_md():
+    [program] = programs((ROOT / "docs" / "pipeline.md").read_text())
+    done = subprocess.run([sys.executable, "-W", "error", "-c", program], text=True, capture_output=True, timeout=60,
+                          env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False)
+    assert (done.stdout, done.stderr) == ("HELLO []\n['YES'] ['not that']\n", "")
 
 
 def names(heading, column):
