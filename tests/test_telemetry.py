@@ -99,6 +99,7 @@ def test_listening_follows_attach_and_detach() -> None:
 
 
 def test_hundreds_of_handlers_run_in_attach_order_and_a_reattached_one_runs_last() -> None:
+    """T-2: unlike the ancestor, which promises no order."""
     ran: list[int] = []
     order = [(number * 7) % 500 for number in range(500)]  # ids in no natural order
     for number in order:
@@ -272,6 +273,7 @@ class CountingEvent(tuple):  # type: ignore[type-arg]
 
 
 def test_event_that_nobody_listens_to_costs_one_look_up() -> None:
+    """T-3."""
     telemetry.attach("a", OTHER, failing)
     event = CountingEvent(EVENT)
     before = CountingEvent.hashed
@@ -424,6 +426,7 @@ def test_child_of_a_fork_can_attach_though_a_thread_of_the_parent_held_the_lock(
 def test_failing_handler_is_detached_from_all_its_events_and_the_others_still_run(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    """T-1, P30: the ancestor's way, which is the default."""
     before, after = Recorder(), Recorder()
     telemetry.attach("before", EVENT, before)
     telemetry.attach_many("bad", [OTHER, EVENT], failing)
@@ -438,6 +441,7 @@ def test_failing_handler_is_detached_from_all_its_events_and_the_others_still_ru
 
 
 def test_failure_is_executed_as_an_event_and_then_logged_with_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    """T-1, P30: whoever depends on a handler can learn of its end."""
     failures = []
     telemetry.attach("watch", telemetry.HANDLER_FAILURE, lambda *args: failures.append((args, len(caplog.records))))
     telemetry.attach("bad", EVENT, failing, "its config")
@@ -470,6 +474,7 @@ def test_failure_is_executed_as_an_event_and_then_logged_with_traceback(caplog: 
 
 
 def test_kept_handler_stays_until_its_error_budget_is_used_up() -> None:
+    """T-1: unlike the ancestor, which detaches at the first."""
     outcomes: list[bool] = []
     attempts = Recorder()
 
@@ -492,6 +497,7 @@ def test_kept_handler_stays_until_its_error_budget_is_used_up() -> None:
 
 
 def test_kept_handler_without_budget_is_never_detached(caplog: pytest.LogCaptureFixture) -> None:
+    """T-1."""
     telemetry.attach("bad", EVENT, failing, on_error="keep")
     for _ in range(50):
         telemetry.execute(EVENT)
@@ -742,6 +748,7 @@ class Unread(Mapping[str, Any]):
 
 
 def test_span_that_nobody_listens_to_reads_no_metadata_and_no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """T-3."""
     reads = Counter[str]()
     clock = time.monotonic_ns
 

@@ -7,8 +7,8 @@ import time
 
 from tests.pipeline.book import Book
 from tests.waiting import until
-from wsengine import Batcher, Pipeline, Processors, RateLimiting, Retry, telemetry
-from wsengine.testing import DummyProducer, capture
+from wsengine import Batcher, Message, Pipeline, Processors, RateLimiting, Retry, WebSocketProducer, telemetry
+from wsengine.testing import DummyProducer, Feed, capture
 
 LONG = 60.0
 
@@ -97,6 +97,33 @@ def test_p15_what_is_above_the_rate_waits():
         assert (book.total, pipeline.stats().depth) == (5, 7)
         pipeline.update_rate_limiting(100, reset=True)
         book.wait(12)
+
+
+def test_p16_a_stop_emits_open_batches_before_it_closes():
+    """What was taken is in batches, handled and acknowledged by the time the server gets its Close."""
+    book, seen = Book(), []
+
+    class Keyed(Pipeline):
+        def handle_message(self, message):
+            message.batch_key = message.seq % 3
+
+        def handle_batch(self, messages, batch_info):
+            assert feed.log().connections[0].open
+            seen.append((batch_info.trigger, [message.seq for message in messages]))
+
+    def transformer(data, metadata):
+        return Message(metadata["seq"], acknowledger=(book, "ref", None))
+
+    with Feed.trades(count=100) as feed:
+        pipeline = Keyed(WebSocketProducer(feed.url, transformer=transformer), batchers=one_batcher(batch_size=1000)).start()
+        until(lambda: pipeline.stats().batchers[0].held == 100)
+        assert (seen, pipeline.stats().batchers[0].open_batches) == ([], 3)
+        result = pipeline.stop()
+        log = feed.wait(lambda log: not log.connections[0].open)
+    assert (result.drained, result.successful, result.failed, result.left) == (True, 100, 0, 0)
+    assert sorted(seen) == [("flush", list(range(key, 100, 3))) for key in range(3)]
+    book.assert_each_once(range(100))
+    assert log.connections[0].close_code == 1000
 
 
 def test_p33_batches_of_a_key_are_handled_one_at_a_time_and_in_order():

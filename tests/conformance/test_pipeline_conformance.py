@@ -287,3 +287,24 @@ def test_p30_a_raising_telemetry_handler_is_detached_and_harms_nothing():
     assert len(seen.of(telemetry.MESSAGE_START)) == 3
     assert all(one.measurements["duration"] > 0 for one in seen.of(telemetry.MESSAGE_STOP))
     assert "failing" not in {one.handler_id for one in telemetry.list_handlers()}
+
+
+def test_p31_figures_count_a_failure_once_and_come_to_rest_when_nothing_comes():
+    gate, book = threading.Event(), Book()
+
+    def handle(message):
+        gate.wait(60)
+        raise OSError("no")
+
+    def workload():
+        return pipeline.stats().processors[0].workload
+
+    with Function(handle, Given()) as pipeline:
+        pipeline.push_messages(book.messages(range(5)))
+        until(lambda: workload() > 0.5)
+        gate.set()
+        book.wait(5)
+        assert pipeline.stats().rate < 5, "the five have taken more than a second"
+        until(lambda: pipeline.stats().rate == 0 and workload() < 0.2)
+        stats = pipeline.stats()
+    assert (stats.successful, stats.failed, stats.processors[0].failed) == (0, 5, 5)

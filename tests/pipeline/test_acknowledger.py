@@ -54,6 +54,7 @@ def test_equal_acknowledgers_that_are_not_the_same_are_two_groups():
 
 @pytest.mark.parametrize("error", [ValueError("ack"), SystemExit(1), KeyboardInterrupt()])
 def test_an_acknowledger_that_raises_touches_no_other_group(launch, book, gate, error, caplog):
+    """B-1, P10: unlike the ancestor, which leaves the other groups of that call behind."""
     class Raising:
         def ack(self, ref, successful, failed):
             raise error

@@ -137,6 +137,7 @@ def test_each_group_of_a_batch_is_acknowledged_once(launch, book, new_book):
 
 
 def test_p10_an_acknowledger_that_raises_costs_its_own_group_only(launch, book, caplog):
+    """B-1, for a batch."""
     class Broken:
         def ack(self, ack_ref, successful, failed):
             raise OSError("no connection")
@@ -229,7 +230,7 @@ def test_a_batch_has_a_start_and_a_stop(batched, book):
 
 
 def test_a_batch_that_raises_has_an_exception_in_the_place_of_its_stop(batched, book):
-    """Unlike the ancestor (B-13)."""
+    """Unlike the ancestor (B-13), where its stop tells of failed messages and of no exception."""
     error = ValueError("no")
 
     def handle_batch(messages, info):

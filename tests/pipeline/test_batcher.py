@@ -169,6 +169,30 @@ def test_equal_keys_are_one_key_whatever_object_they_are(batching, batches, book
     assert batches.datas == [[0, 1, 2, 3]]
 
 
+@pytest.mark.parametrize("function", [None, lambda message, count: ("cont", count + 1)], ids=["number", "function"])
+def test_keys_are_the_users_alone(launch, batches, book, function):
+    """B-18: whatever a key is, it meets nothing of the engine's own, nor an equal key of another batcher."""
+    keys = [None, "default", "one", "two", ("one", None), "flush", "timeout", "size", 0, -1, True, "", b"", (), Batcher, ...]
+    size = {"batch_size": 100} if function is None else {"batch_size": (0, function), "max_demand": 100}
+
+    def handle_message(message):
+        message.batcher, message.batch_key = message.data[0], keys[message.data[1]]
+
+    pipeline = launch(handle_message, handle_batch=batches, processors=Processors(max_demand=7),
+                      batchers={name: Batcher(batch_timeout=LONG, **size) for name in ("default", "one", "two")})
+    datas = [(name, at, turn) for turn in range(3) for at in range(len(keys)) for name in ("default", "one", "two")]
+    pipeline.push_messages(book.messages(datas))
+    assert pipeline.stop().drained
+    book.assert_each_once(datas)
+    assert book.failed == []
+    made = [((info.batcher, info.batch_key), taken) for info, taken in batches.seen]
+    assert len(made) == 3 * len(keys)
+    for (name, key), taken in made:
+        at = taken[0][1]
+        assert keys[at] is key
+        assert taken == [(name, at, turn) for turn in range(3)]
+
+
 def test_many_keys_are_emitted_by_time_without_being_lost(batching, batches, book):
     datas = [f"{i % 500}:{i}" for i in range(2000)]
     given = book.messages(datas)
@@ -240,6 +264,7 @@ def weight(limit):
 
 
 def test_p13_a_ceiling_in_bytes_is_never_exceeded(batching, batches, book):
+    """B-3: unlike the ancestor's, where the message that goes beyond it is in the batch."""
     datas = ["x" * n + str(i) for i, n in enumerate([3, 4, 2, 7, 1, 1, 1, 8, 9, 2])]
     pipeline = batching(batch_size=weight(10), max_demand=100)
     pipeline.push_messages(book.messages(datas))
@@ -251,7 +276,17 @@ def test_p13_a_ceiling_in_bytes_is_never_exceeded(batching, batches, book):
     book.assert_each_once(datas)
 
 
+def test_p13_the_function_sees_what_handle_message_made_of_a_message(batching, batches, book):
+    def handle_message(message):
+        message.data *= 2
+
+    batching(handle_message, batch_size=weight(4), max_demand=100).push_messages(book.messages(["a", "b", "c"]))
+    batches.wait(1)
+    assert batches.datas == [["aa", "bb"]]
+
+
 def test_p13_the_accumulator_that_comes_with_emit_is_the_next_batchs(batching, batches, book):
+    """B-3: unlike the ancestor's, which discards it."""
     given = []
 
     def function(message, accumulator):

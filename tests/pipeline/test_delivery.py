@@ -6,7 +6,18 @@ import queue
 
 import pytest
 
-from wsengine import Batcher, CallerAcknowledger, ConfigurationError, EngineStopped, RateLimiting
+from tests.waiting import until
+from wsengine import (
+    Batcher,
+    CallerAcknowledger,
+    ConfigurationError,
+    Emit,
+    EngineStopped,
+    Message,
+    RateLimiting,
+    WebSocketProducer,
+)
+from wsengine.testing import Feed
 
 
 def shout(message):
@@ -87,6 +98,22 @@ def test_p14_they_bypass_the_rate_limit(launch, book):
     assert book.total == 1
 
 
+@pytest.mark.parametrize("framed", [False, True])
+def test_p14_they_bypass_transformers_and_frame_handlers(launch, framed):
+    def transformer(data, metadata):
+        return Message(("transformed", bytes(data)))
+
+    handler = {"frame_handler": lambda payload, state: Emit([b"framed"], state)} if framed else {}
+    seen = []
+    with Feed.payloads([(2, b"fed")]) as feed:
+        pipeline = launch(lambda message: seen.append(message.data),
+                          producers=WebSocketProducer(feed.url, transformer=transformer, **handler))
+        until(lambda: seen == [("transformed", b"framed" if framed else b"fed")])
+        assert [message.data for message in pipeline.test_message(b"mine").wait()[0]] == [b"mine"]
+        assert [message.data for message in pipeline.test_batch([b"a", b"b"]).wait()[0]] == [b"a", b"b"]
+    assert seen[1:] == [b"mine", b"a", b"b"]
+
+
 def test_p14_they_wait_while_the_pipeline_is_paused(launch):
     pipeline = launch()
     pipeline.pause()
@@ -123,8 +150,6 @@ def test_a_stop_acknowledges_them_too(launch, gate):
 
 def test_a_caller_acknowledger_reports_to_any_queue(launch):
     """Also of messages put in by hand."""
-    from wsengine import Message
-
     reports = queue.SimpleQueue()
     pipeline = launch(lambda message: message.configure_ack(retry=False))
     pipeline.push_messages(Message("x", acknowledger=(CallerAcknowledger(reports), "ref", "data")))

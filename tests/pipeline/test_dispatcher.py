@@ -178,6 +178,7 @@ def test_a_payload_may_be_anything_and_a_message_of_the_handlers_own_is_taken_as
 
 
 def test_the_transformer_runs_on_the_dispatcher_and_fails_one_message(launch, eventually, collected, caplog):
+    """B-19, where a frame handler stands before it."""
     failed, where = [], set()
 
     def transformer(data, metadata):

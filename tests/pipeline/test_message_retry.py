@@ -62,6 +62,7 @@ class Flaky:
 @pytest.mark.parametrize("how", ["raise", "fail"])
 @pytest.mark.parametrize("watched", [False, True])
 def test_a_message_is_handled_again_in_its_place_until_it_succeeds(launch, book, how, watched):
+    """P36 (B-14)."""
     flaky = Flaky({1: 2, 3: 1}, how=how)
     events = (telemetry.MESSAGE_STOP, telemetry.MESSAGE_EXCEPTION) if watched else (telemetry.TOPOLOGY_INIT,)
     with capture(*events) as seen:
@@ -141,6 +142,7 @@ def test_a_chunk_handler_is_called_again_with_those_that_failed(launch, book):
 
 
 def test_a_batch_is_handled_again_without_those_that_succeeded(launch, book, caplog):
+    """P36 (B-14), for a batch."""
     calls = []
 
     def handle_batch(messages, info):
@@ -213,6 +215,7 @@ def test_the_deadline_of_a_stop_ends_the_waiting(launch, book):
 
 @pytest.mark.parametrize("kind", ["handle_message", "handle_messages", "handle_batch", "handle_failed"])
 def test_a_callback_that_takes_too_long_is_told_once_with_where_it_is(launch, book, gate, kind, caplog):
+    """P37 (B-7)."""
     def slow_callback(*_):
         gate.wait(30)
 

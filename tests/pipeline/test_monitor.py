@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from wsengine import Message, Processors, telemetry
+from wsengine import Batcher, Message, Processors, telemetry
 from wsengine.pipeline import monitor
 from wsengine.testing import capture
 
@@ -33,6 +33,7 @@ def deadly(monkeypatch):
 
 
 def test_a_hundred_deaths_cost_their_own_messages_only(deadly, launch, book, caplog):
+    """B-11, P18: unlike the ancestor, which ends after the fourth."""
     pipeline = launch(processors=Processors(concurrency=2, max_demand=1))
     pipeline.push_messages(book.messages(data for i in range(100) for data in ("die", i)))
     book.wait(200, timeout=15)
@@ -63,6 +64,7 @@ def test_the_chunk_of_a_dead_processor_is_failed_as_a_whole_with_the_reason(dead
 
 
 def test_only_the_dead_processor_is_replaced(deadly, launch, book, gate, eventually):
+    """B-11, P18."""
     held = {}
 
     def handle_message(message):
@@ -90,6 +92,19 @@ def test_only_the_dead_processor_is_replaced(deadly, launch, book, gate, eventua
     book.wait(2)
     assert book.ok == ["next"]
     gate.set()
+    assert pipeline.stop().drained
+
+
+def test_open_batches_survive_the_death_of_a_processor(deadly, launch, book):
+    """B-11: unlike the ancestor, where all that is downstream starts again and forgets what it had."""
+    batches = []
+    pipeline = launch(handle_batch=lambda messages, info: batches.append([one.data for one in messages]),
+                      processors=Processors(max_demand=1), batchers={"default": Batcher(batch_size=3, batch_timeout=60.0)})
+    behind = pipeline._wsengine_topology.batching[0].seats[0].thread
+    pipeline.push_messages(book.messages([1, 2, "die", 3]))
+    book.wait(4)
+    assert (batches, book.failed) == ([[1, 2, 3]], ["die"])
+    assert pipeline._wsengine_topology.batching[0].seats[0].thread is behind
     assert pipeline.stop().drained
 
 

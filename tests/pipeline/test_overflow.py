@@ -61,6 +61,7 @@ def flood(overflow, count, concurrency=1, **options):
 @pytest.mark.parametrize("concurrency", [1, 3])
 @pytest.mark.parametrize("overflow", ["drop_oldest", "drop_newest"])
 def test_a_flood_is_read_to_its_end_and_each_message_is_handled_or_counted_as_dropped(overflow, concurrency):
+    """B-8: unlike the ancestor, which drops with no more than a line in the log."""
     received, dropped, events, source = flood(overflow, 5000, concurrency, max_queue=64)
     assert dropped >= 5000 * concurrency - 64 - 8
     for connection in source.connections:

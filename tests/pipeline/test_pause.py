@@ -23,6 +23,7 @@ def settled(read):
 
 @pytest.mark.parametrize("concurrency", [1, 4])
 def test_nothing_is_claimed_until_it_is_resumed(launch, book, concurrency):
+    """B-15."""
     pipeline = launch(processors=Processors(concurrency=concurrency))
     pipeline.push_messages(book.messages(range(10)))
     book.wait(10)
@@ -60,6 +61,7 @@ def test_what_was_claimed_is_handled_and_batched(launch, book, gate):
 
 @pytest.mark.parametrize("concurrency", [1, 2])
 def test_a_paused_pipeline_reads_until_it_is_full_and_keeps_its_connection(launch, concurrency):
+    """B-15."""
     seen = []
     with Feed.trades(ping_interval=0.1) as feed:
         pipeline = launch(lambda message: seen.append(message.seq), producers=WebSocketProducer(

@@ -10,7 +10,7 @@ import pytest
 
 from wsengine import ConfigurationError, EngineStopped, Message, Pipeline, Processors, Producer, all_running, telemetry
 from wsengine.pipeline.plan import OPTIONS
-from wsengine.testing import Feed, capture
+from wsengine.testing import DummyProducer, Feed, capture
 from wsengine.websocket.producer import WebSocketProducer
 from wsengine.wording import Unshown
 
@@ -172,7 +172,67 @@ def test_all_running_is_sorted(launch):
     assert [name for name in all_running() if name in ("zebra", "ant", "mole")] == ["ant", "mole", "zebra"]
 
 
+class Raising(Producer):
+    """Fails where it is told to."""
+
+    def __init__(self, where):
+        self.where = where
+
+    def attach(self, host):
+        super().attach(host)
+        if self.where == "attach":
+            raise OSError(self.where)
+
+    def start(self):
+        if self.where == "start":
+            raise OSError(self.where)
+        super().start()
+
+    def run(self, inbox):
+        if self.where == "run":
+            raise OSError(self.where)
+
+
+def end_by(how, pipeline, gate):
+    """Start a pipeline and bring it to its end."""
+    if how in ("attach", "start"):
+        with pytest.raises(OSError, match=how):
+            pipeline.start()
+    elif how == "body":
+        with pytest.raises(LookupError), pipeline:
+            raise LookupError
+    elif how in ("run", "finished"):
+        assert isinstance(pipeline.run().error, OSError if how == "run" else type(None))
+    else:
+        pipeline.start().push_messages(Message(how))
+        result = pipeline.stop(0.1 if how == "stuck" else None) if how != "handler" else pipeline.join(20)
+        assert result.drained is (how != "stuck")
+
+
+@pytest.mark.parametrize("how", ["stop", "stuck", "handler", "body", "finished", "run", "start", "attach"])
+def test_all_running_forgets_a_pipeline_however_it_ends(build, gate, how):
+    """B-20: a stop, one at its deadline, one within a handler, an exception in a `with`, the end of all producers, one that
+    fails, and starts that fail; the name is free each time."""
+    def handle_message(message):
+        if message.data == "stuck":
+            gate.wait(30)
+        if message.data == "handler":
+            pipeline.stop()
+
+    before = all_running()
+    own = {"producers": Raising(how)} if how in ("finished", "run", "start", "attach") else {}
+    pipeline = build(handle_message, name="ghost", **own)
+    assert all_running() == before
+    end_by(how, pipeline, gate)
+    assert (all_running(), pipeline.state in ("stopped", "new")) == (before, True)
+    again = build(name="ghost").start()
+    assert all_running() == sorted([*before, "ghost"])
+    assert again.stop().drained
+    assert all_running() == before
+
+
 def test_a_start_that_fails_leaves_nothing_running(child):
+    """B-20, in a process that has nothing else."""
     script = child("""
         class Broken(Quiet):
             def start(self):
@@ -251,6 +311,7 @@ def test_stats_tell_what_is_held_waits_and_was_done(launch, book, gate, eventual
 
 
 def test_the_start_tells_telemetry_of_the_topology(build):
+    """B-5: `system_time` is that of the wall clock, unlike the ancestor's."""
     pipeline = build()
     before = time.time_ns()
     with capture(telemetry.TOPOLOGY_INIT) as seen:
@@ -321,6 +382,7 @@ def test_the_message_stop_event_has_the_message_that_the_handler_returned(launch
 
 @pytest.mark.parametrize("raises", [False, True])
 def test_handle_failed_is_a_span_of_its_own(launch, book, raises):
+    """B-13: it names the pipeline, unlike the ancestor's."""
     def handle_failed(messages):
         if raises:
             raise OSError("no dead letters today")
@@ -338,6 +400,7 @@ def test_handle_failed_is_a_span_of_its_own(launch, book, raises):
 
 
 def test_a_pipeline_works_the_same_with_several_producers(build):
+    """B-17."""
     class Some(Producer):
         def __init__(self, which):
             self.which = which
@@ -352,6 +415,36 @@ def test_a_pipeline_works_the_same_with_several_producers(build):
     for which in "abc":
         assert [i for w, i in seen if w == which] == list(range(100))
     assert pipeline.producer_names()[2] == f"wsengine:{pipeline.name}:producer_2"
+
+
+def test_sources_of_several_kinds_share_the_processors_beside_another_pipeline(launch, book, new_book, eventually):
+    """B-17: unlike the ancestor, which has one kind of producer; groups of processors are pipelines of their own."""
+    class Numbers(Producer):
+        def run(self, inbox):
+            inbox.push(book.messages(range(100)))
+
+    seen, beside, dummy, other = [], [], DummyProducer(), new_book()
+    with Feed.trades(count=200) as feed:
+        pipeline = launch(seen.append, producers=[WebSocketProducer(feed.url, concurrency=2), Numbers(), dummy],
+                          processors=Processors(concurrency=3, max_demand=10))
+        second = launch(beside.append, producers=[WebSocketProducer(feed.url), DummyProducer()])
+        dummy.emit(book.messages(range(100, 150)))
+        pipeline.push_messages(book.messages(range(150, 180)))
+        second.push_messages(other.messages(range(20)))
+        eventually(lambda: (len(seen), len(beside)) == (580, 220))
+        figures = pipeline.stats()
+        assert pipeline.stop().successful == 580
+        assert second.state == "running"
+        second.push_messages(other.message("still there"))
+        other.wait(21)
+        assert second.stop().successful == 221
+    book.assert_each_once(range(180))
+    for index in (0, 1):
+        fed = [one.seq for one in seen if one.connection is not None and one.connection_index == index]
+        assert sorted(fed) == list(range(200))
+    assert [one.seq for one in beside if one.connection is not None] == list(range(200))
+    assert [one["name"] for one in figures.producers] == ["WebSocketProducer", "Numbers", "DummyProducer"]
+    assert sum(one.successful for one in figures.processors) == figures.successful
 
 
 def test_a_start_that_fails_ends_what_it_started_at_once(monkeypatch, build):

@@ -36,6 +36,7 @@ def me():
     ],
 )
 def test_a_wrong_option_is_refused_with_path_value_and_remedy(options, path, value, remedy):
+    """B-2, P3: unlike the ancestor, which begins, and then does nothing."""
     with pytest.raises(ConfigurationError) as caught:
         Processors(**options)
     assert caught.value.path == path
@@ -80,10 +81,12 @@ def chunks_of(launch, gate, count, **options):
     ],
 )
 def test_a_chunk_is_what_min_and_max_demand_leave(launch, gate, min_demand, max_demand, count, expected):
+    """P1, P2; B-22: how much is claimed at a time is the user's to say."""
     assert chunks_of(launch, gate, count, min_demand=min_demand, max_demand=max_demand) == expected
 
 
 def test_no_processor_ever_holds_more_than_max_demand(launch, book):
+    """P4."""
     highest = []
 
     def handle_message(message):
@@ -97,6 +100,7 @@ def test_no_processor_ever_holds_more_than_max_demand(launch, book):
 
 
 def test_a_burst_spreads_over_all_idle_processors(launch, book):
+    """B-22, P4: unlike the ancestor, where it goes to one of them as a block."""
     seen = Counter()
 
     def handle_message(message):
@@ -111,6 +115,7 @@ def test_a_burst_spreads_over_all_idle_processors(launch, book):
 
 
 def test_single_arrivals_rotate_over_idle_processors(launch, book, eventually):
+    """P4."""
     seen = []
     pipeline = launch(lambda message: seen.append(me()), processors=Processors(concurrency=4))
     for i in range(40):

@@ -110,6 +110,7 @@ class Clock:
 
 @pytest.mark.parametrize("mode", ["bucket", "window"])
 def test_p15_no_more_than_allowed_are_claimed_by_all_processors_from_all_sources(launch, book, mode):
+    """B-10: unlike the ancestor, what is pushed by hand counts as well."""
     first, second = DummyProducer(), DummyProducer()
     clock = Clock()
     begun = time.monotonic()
@@ -127,6 +128,7 @@ def test_p15_no_more_than_allowed_are_claimed_by_all_processors_from_all_sources
 
 
 def test_a_bucket_spreads_what_a_window_gives_at_once(launch, book):
+    """B-10: the ancestor has the window only."""
     gaps = {}
     for mode in ("bucket", "window"):
         clock = Clock()
@@ -140,6 +142,7 @@ def test_a_bucket_spreads_what_a_window_gives_at_once(launch, book):
 
 
 def test_p15_it_holds_across_connections_and_holds_the_server_back(launch):
+    """B-10: unlike the ancestor's, whose buffer has no bound."""
     clock = Clock()
     with Feed.trades() as feed:
         pipeline = launch(clock, producers=WebSocketProducer(f"ws://127.0.0.1:{feed.port}/", concurrency=3), max_queue=64,

@@ -20,6 +20,7 @@ def processors_of(pipeline):
 
 
 def test_new_processors_begin_at_once_and_share_the_work(launch, book):
+    """B-16."""
     barrier = threading.Barrier(4, timeout=20)
     pipeline = launch(lambda message: barrier.wait() and None, processors=Processors(max_demand=1))
     pipeline.push_messages(book.messages(range(4)))
@@ -31,6 +32,7 @@ def test_new_processors_begin_at_once_and_share_the_work(launch, book):
 
 
 def test_those_too_many_end_behind_what_they_have_and_their_figures_stay(launch, book, gate):
+    """B-16."""
     begun = itertools.count(1)
     count = [0]
 

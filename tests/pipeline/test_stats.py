@@ -10,15 +10,16 @@ import time
 import pytest
 
 from tests.waiting import until
-from wsengine import Batcher, Processors, WebSocketProducer
+from wsengine import Batcher, Processors, Retry, WebSocketProducer, telemetry
 from wsengine.pipeline.latency import Latency
 from wsengine.pipeline.pace import Rate, Workload
-from wsengine.testing import Feed
+from wsengine.testing import Feed, capture
 
 # ---- rates (D-3)
 
 
 def test_a_rate_is_by_the_time_that_has_passed_however_often_it_is_asked():
+    """D-3, P31: unlike the ancestor's dashboard, which takes any two looks for a second apart."""
     rate = Rate(window=2.0)
     assert rate.at(0.0, 5) == 0.0
     rate.note(0.0, 0)
@@ -39,6 +40,7 @@ def test_a_rate_is_by_the_time_that_has_passed_however_often_it_is_asked():
 
 
 def test_a_workload_goes_to_what_is_and_decays_to_nothing():
+    """D-2, P31."""
     load = Workload(memory=2.0)
     busy = now = 0.0
     load.note(now, busy)
@@ -148,6 +150,7 @@ def test_the_workload_of_a_busy_thread_rises_while_it_is_in_its_callback_and_fal
 
 
 def test_d1_each_failure_is_counted_once(launch, book):
+    """D-1, P31: unlike the ancestor's dashboard, which counts an exception of a handler twice."""
     def handle_message(message):
         if message.data < 5:
             raise ValueError("in the processor")
@@ -165,6 +168,7 @@ def test_d1_each_failure_is_counted_once(launch, book):
 
 
 def test_d3_several_readers_of_the_rate_do_not_disturb_each_other(launch, book):
+    """D-3, P31."""
     pipeline = launch(lambda message: time.sleep(0.001))
     over, rates = threading.Event(), []
 
@@ -186,3 +190,44 @@ def test_d3_several_readers_of_the_rate_do_not_disturb_each_other(launch, book):
             reader.join()
     assert len(rates) > 10
     assert max(rates) < 4 * min(rates), "a steady pace reads as one"
+
+
+def test_d4_latency_depth_batches_retries_and_connections_are_told(launch, gate):
+    """D-4: none of which the ancestor's dashboard shows."""
+    def handle_batch(messages, info):
+        gate.wait(60)
+        if not told.of(telemetry.BATCH_RETRY):
+            raise OSError("once")
+
+    def all_told(stats):
+        [batcher], [processor] = stats.batchers, stats.processors
+        return batcher.waiting >= 10 and 0 < stats.depth == 50 - batcher.held - processor.outstanding
+
+    with Feed.trades(count=50) as feed, capture(telemetry.BATCH_RETRY, telemetry.BATCH_PROCESSOR_STOP) as told:
+        pipeline = launch(handle_batch=handle_batch, processors=Processors(max_demand=5),
+                          producers=WebSocketProducer(feed.url),
+                          batchers={"default": Batcher(batch_size=10, batch_timeout=60.0, max_demand=10,
+                                                       retry=Retry(initial=0.01))})
+        until(lambda: all_told(pipeline.stats()))
+        gate.set()
+        until(lambda: pipeline.stats().successful == 50)
+        stats = pipeline.stats()
+    assert 0 < stats.latency_p50 <= stats.latency_p99
+    [connection] = stats.producers[0]["connections"]
+    assert (connection["messages"], connection["reconnects"]) == (50, 0)
+    assert (stats.batchers[0].batch_processors[0].batches, stats.failed) == (5, 0)
+    assert [one.metadata["batch_info"].size for one in told.of(telemetry.BATCH_PROCESSOR_STOP)] == [10] * 5
+    assert [one.measurements["messages"] for one in told.of(telemetry.BATCH_RETRY)] == [10]
+
+
+def test_d5_figures_need_no_handler_in_the_path_of_the_messages(launch, book):
+    """D-5: unlike the ancestor's dashboard, which counts in handlers of telemetry."""
+    pipeline = launch(handle_batch=lambda messages, info: None, batchers={"default": Batcher(batch_size=10)})
+    assert telemetry.list_handlers() == []
+    pipeline.push_messages(book.messages(range(100)))
+    book.wait(100)
+    pipeline.stop()
+    stats = pipeline.stats()
+    assert (stats.successful, stats.batchers[0].batch_processors[0].batches) == (100, 10)
+    assert stats.processors[0].busy_seconds > 0
+    assert telemetry.list_handlers() == []

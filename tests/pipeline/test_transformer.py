@@ -36,6 +36,7 @@ def test_the_transformer_makes_the_message_that_the_handler_gets(feed, launch, b
 
 
 def test_a_transformer_that_fails_fails_that_message_only(feed, launch, eventually, caplog):
+    """B-19: unlike the ancestor, whose producer dies of it."""
     failed, handled, prepared = [], [], []
 
     def transformer(data, metadata):
