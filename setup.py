@@ -20,10 +20,10 @@ MODULES = [
     "wsengine.message", "wsengine.testing.stamp",
     *(f"wsengine.engine.{name}" for name in (
         "ring", "utf8", "frames", "inflate", "deflate", "tls", "control", "output", "intake", "overflow", "parts", "stream",
-        "input", "reader", "receiver", "sender", "outlet", "keepalive", "turn")),
+        "input", "reader", "receiver", "sender", "outlet", "keepalive", "turn", "keys", "fanout")),
     *(f"wsengine.pipeline.{name}" for name in (
-        "chunk", "latency", "rate_limiter", "crew", "callbacks", "materialiser", "batch", "batcher", "batch_processor",
-        "processor", "frame_handler", "emission", "dispatcher")),
+        "chunk", "latency", "rate_limiter", "message_key", "sources", "crew", "callbacks", "materialiser", "batch",
+        "batcher", "batch_processor", "processor", "frame_handler", "emission", "dispatcher", "partitioner")),
 ]
 
 if sys.platform == "win32":

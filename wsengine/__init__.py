@@ -13,6 +13,7 @@ from wsengine.errors import *  # noqa: F403
 if typing.TYPE_CHECKING:
     from wsengine import telemetry
     from wsengine.engine.inflate import HAVE_ZLIB
+    from wsengine.engine.keys import ByteSlice, JSONField
     from wsengine.message import Failed, Message
     from wsengine.pipeline.acknowledger import CallerAcknowledger, NoopAcknowledger
     from wsengine.pipeline.batch import BatchInfo
@@ -40,6 +41,7 @@ __all__ = [
     "Backoff",
     "BatchInfo",
     "Batcher",
+    "ByteSlice",
     "CallerAcknowledger",
     "ClientConnection",
     "Connection",
@@ -48,6 +50,7 @@ __all__ = [
     "Fail",
     "Failed",
     "Inbox",
+    "JSONField",
     "Message",
     "NoopAcknowledger",
     "PerMessageDeflate",
@@ -74,6 +77,8 @@ __all__ += errors.__all__
 _PLACES = {
     "telemetry": "",
     "HAVE_ZLIB": "engine.inflate",
+    "ByteSlice": "engine.keys",
+    "JSONField": "engine.keys",
     "Failed": "message",
     "Message": "message",
     "CallerAcknowledger": "pipeline.acknowledger",

@@ -42,6 +42,9 @@ Events of this package, each with the fields that it has at least (times are nan
     BATCH_PROCESSOR_START, _STOP,          as a span                               topology_name, name, index, batch_info;
       _EXCEPTION                            messages on START, else successful_messages, failed_messages
     HANDLE_FAILED_START, _STOP, _EXCEPTION as a span                               topology_name, messages
+    PARTITION_HIGH, PARTITION_LOW          messages, bytes, max_messages,          topology_name, partition, overflow
+                                            max_bytes
+    PARTITION_DROP                         count                                   topology_name, partition, overflow
     WORKER_REPLACED                        count, failed_messages                  topology_name, name, role, index, reason
     HANDLER_FAILURE                        monotonic_time, system_time             event_name, handler_id,
                                             handler_config, kind, reason, stacktrace, detached
@@ -73,10 +76,11 @@ __all__ = [
     "BATCHER_START", "BATCHER_STOP", "BATCH_PROCESSOR_EXCEPTION", "BATCH_PROCESSOR_OVERDUE", "BATCH_PROCESSOR_START",
     "BATCH_PROCESSOR_STOP", "BATCH_RETRY", "CONNECTION_EVENTS", "HANDLER_FAILURE", "HANDLE_FAILED",
     "HANDLE_FAILED_EXCEPTION", "HANDLE_FAILED_START", "HANDLE_FAILED_STOP", "MESSAGE", "MESSAGE_EXCEPTION",
-    "MESSAGE_RETRY", "MESSAGE_START", "MESSAGE_STOP", "PROCESSOR_EXCEPTION", "PROCESSOR_OVERDUE", "PROCESSOR_START",
-    "PROCESSOR_STOP", "QUEUE_EVENTS", "TOPOLOGY_INIT", "WORKER_REPLACED", "Event", "HandlerExists", "HandlerFunction",
-    "HandlerInfo", "HandlerNotFound", "Span", "all_events", "attach", "attach_many", "attached", "connection_event",
-    "detach", "exception_metadata", "execute", "list_handlers", "listening", "queue_event", "span",
+    "MESSAGE_RETRY", "MESSAGE_START", "MESSAGE_STOP", "PARTITION_DROP", "PARTITION_HIGH", "PARTITION_LOW",
+    "PROCESSOR_EXCEPTION", "PROCESSOR_OVERDUE", "PROCESSOR_START", "PROCESSOR_STOP", "QUEUE_EVENTS", "TOPOLOGY_INIT",
+    "WORKER_REPLACED", "Event", "HandlerExists", "HandlerFunction", "HandlerInfo", "HandlerNotFound", "Span",
+    "all_events", "attach", "attach_many", "attached", "connection_event", "detach", "exception_metadata", "execute",
+    "list_handlers", "listening", "queue_event", "span",
 ]
 
 Event: TypeAlias = tuple[str, ...]
@@ -113,6 +117,10 @@ BATCH_PROCESSOR_STOP: Event = ("wsengine", "batch_processor", "stop")
 BATCH_PROCESSOR_EXCEPTION: Event = ("wsengine", "batch_processor", "exception")
 BATCH_RETRY: Event = ("wsengine", "batch_processor", "retry")
 BATCH_PROCESSOR_OVERDUE: Event = ("wsengine", "batch_processor", "overdue")
+#: A message found its partition full; half of that is free again; messages had no room there.
+PARTITION_HIGH: Event = ("wsengine", "partition", "high")
+PARTITION_LOW: Event = ("wsengine", "partition", "low")
+PARTITION_DROP: Event = ("wsengine", "partition", "drop")
 WORKER_REPLACED: Event = ("wsengine", "processor", "replaced")
 HANDLER_FAILURE: Event = ("telemetry", "handler", "failure")
 
@@ -140,7 +148,8 @@ def all_events(telemetry_id: str = "websocket_producer") -> tuple[Event, ...]:
         TOPOLOGY_INIT, PROCESSOR_START, PROCESSOR_STOP, PROCESSOR_EXCEPTION, PROCESSOR_OVERDUE,
         MESSAGE_START, MESSAGE_STOP, MESSAGE_EXCEPTION, MESSAGE_RETRY, BATCHER_START, BATCHER_STOP,
         BATCH_PROCESSOR_START, BATCH_PROCESSOR_STOP, BATCH_PROCESSOR_EXCEPTION, BATCH_RETRY, BATCH_PROCESSOR_OVERDUE,
-        HANDLE_FAILED_START, HANDLE_FAILED_STOP, HANDLE_FAILED_EXCEPTION, WORKER_REPLACED, HANDLER_FAILURE,
+        HANDLE_FAILED_START, HANDLE_FAILED_STOP, HANDLE_FAILED_EXCEPTION, PARTITION_HIGH, PARTITION_LOW, PARTITION_DROP,
+        WORKER_REPLACED, HANDLER_FAILURE,
     )
 
 

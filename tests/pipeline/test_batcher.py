@@ -618,11 +618,11 @@ def test_a_pipeline_that_is_full_of_open_batches_emits_them(batching, batches, b
 
     size = {"batch_size": 10} if function is None else {"batch_size": (0, function), "max_demand": 10}
     pipeline = batching(handle_message, max_queue_bytes=50_000, batch_timeout=None, **size)
-    assert pipeline.push_messages(book.messages(str(number) for number in range(1000)), timeout=20) == 1000
+    assert pipeline.push_messages(book.messages(str(number) for number in range(3000)), timeout=20) == 3000
     pipeline.stop()
-    assert len(batches.seen) == 1000
+    assert len(batches.seen) == 3000
     assert set(batches.triggers) == {"flush"}
-    book.assert_each_once(map(str, range(1000)))
+    book.assert_each_once(map(str, range(3000)))
 
 
 def test_stats_tell_of_each_batcher(batching, book, gate):

@@ -20,9 +20,10 @@ class Account {
   static constexpr unsigned kDoors = 64;
   static constexpr std::uint64_t kDeep = std::uint64_t{1} << 21;  // bytes; of 1/2 to 4 MiB the best in a flood
 
-  // `cost`: bytes that each message counts for beside its payload.
-  Account(std::uint64_t max_messages, std::uint64_t max_bytes, std::uint64_t cost = 0)
-      : max_messages_(max_messages), max_bytes_(max_bytes), cost_(cost) {
+  // `cost`: bytes that each message counts for beside its payload. `whole`: the account of which this one's share is; what
+  // is charged and released here is so there, too.
+  Account(std::uint64_t max_messages, std::uint64_t max_bytes, std::uint64_t cost = 0, Account* whole = nullptr)
+      : max_messages_(max_messages), max_bytes_(max_bytes), cost_(cost), whole_(whole) {
     level_.store(0, WS_ORDER(account_init, relaxed));
     starved_.store(0, WS_ORDER(account_init, relaxed));
     resting_.store(0, WS_ORDER(account_init, relaxed));
@@ -35,9 +36,18 @@ class Account {
   void set_door(unsigned door, Doorbell* bell) { doors_[door].store(bell, WS_ORDER(account_door, relaxed)); }
 
   void charge(std::uint64_t messages, std::uint64_t bytes) {
-    level_.fetch_add((messages << kByteBits) + bytes, WS_ORDER(account_charge, relaxed));  // alone: a count
+    enter(messages, bytes);
+    if (whole_) whole_->charge(messages, bytes);
   }
   void release(std::uint64_t messages, std::uint64_t bytes) {
+    leave(messages, bytes);
+    if (whole_) whole_->release(messages, bytes);
+  }
+  // What the whole holds comes into this share of it, or leaves it and stays with the whole.
+  void enter(std::uint64_t messages, std::uint64_t bytes) {
+    level_.fetch_add((messages << kByteBits) + bytes, WS_ORDER(account_charge, relaxed));  // alone: a count
+  }
+  void leave(std::uint64_t messages, std::uint64_t bytes) {
     std::uint64_t amount = (messages << kByteBits) + bytes;
     // pairs with account_level: who sees the room sees the ring slots that were let go before
     std::uint64_t now = level_.fetch_sub(amount, WS_ORDER(account_release, release)) - amount;
@@ -100,6 +110,7 @@ class Account {
   alignas(kLine) const std::uint64_t max_messages_;
   const std::uint64_t max_bytes_;
   const std::uint64_t cost_;
+  Account* const whole_;  // or nullptr
   Atomic<Doorbell*> doors_[kDoors];  // the control plane, at a source's start and end; releases read
 };
 

@@ -64,4 +64,5 @@ cdef inline void describe(Descriptor* one, const Arrival* arrival, uint32_t ordi
     one.arrival = arrival
     one.size = <uint32_t>size
     one.ordinal = ordinal
+    one.keyless = 0
     one.opcode = opcode

@@ -57,7 +57,7 @@ cdef extern from "parker.hpp" namespace "wsengine" nogil:
 
 cdef extern from "account.hpp" namespace "wsengine" nogil:
     cppclass CAccount "wsengine::Account":
-        CAccount(uint64_t max_messages, uint64_t max_bytes, uint64_t cost) except +
+        CAccount(uint64_t max_messages, uint64_t max_bytes, uint64_t cost, CAccount* whole) except +
         @staticmethod
         uint64_t messages_of(uint64_t level)
         @staticmethod
@@ -65,6 +65,8 @@ cdef extern from "account.hpp" namespace "wsengine" nogil:
         void set_door(unsigned door, CDoorbell* bell)
         void charge(uint64_t messages, uint64_t size)
         void release(uint64_t messages, uint64_t size)
+        void enter(uint64_t messages, uint64_t size)
+        void leave(uint64_t messages, uint64_t size)
         uint64_t level()
         cbool deep()
         void rest(unsigned door)
@@ -105,6 +107,7 @@ cdef extern from "slab.hpp" namespace "wsengine" nogil:
         const Arrival* arrival
         uint32_t size
         uint32_t ordinal
+        uint32_t keyless
         uint32_t opcode
 
 cdef extern from "ring.hpp" namespace "wsengine" nogil:
@@ -125,8 +128,10 @@ cdef class Parker:
     cdef CParker* c                   # set in __cinit__, never changed
 
 cdef class Account:
-    # The bound of one pipeline. Any thread may call anything; doors are given out before the threads start.
+    # The bound of one pipeline, or of one partition of it. Any thread may call anything; doors are given out before the
+    # threads start.
     cdef CAccount* c                  # set in __cinit__, never changed
+    cdef readonly Account whole       # the account that this one is a share of, or None; the same
     cdef readonly unsigned int doors  # doors given out; the thread that starts the pipeline
     cdef vector[CDoorbell*] bells     # of its sources, freed with it: whoever releases may ring late; who makes a source
     cdef CDoorbell* new_bell(self) except NULL

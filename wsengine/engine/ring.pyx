@@ -54,6 +54,7 @@ cdef class Parker:
         return self.c.waiters()
 
 
+@cython.no_gc_clear  # the whole's counts must be there until the very end of its shares
 cdef class Account:
     """What a pipeline holds, in messages and bytes, against its bound. Thread-safe.
 
@@ -61,14 +62,19 @@ cdef class Account:
         max_messages: 1 to 2**23.
         max_bytes: 1 to 2**39.
         cost: bytes that each message counts for beside its payload, where it will be an object for long.
+        whole: an account that this one is a share of: what is charged or released here is so there, too.
     """
 
-    def __cinit__(self, uint64_t max_messages, uint64_t max_bytes, uint64_t cost=0):
+    def __cinit__(self, uint64_t max_messages, uint64_t max_bytes, uint64_t cost=0, Account whole=None):
         if not 1 <= max_messages <= 2**23:
             raise ConfigurationError("max_queue", max_messages, "give a whole number from 1 to 8388608")
         if not 1 <= max_bytes <= 2**39:
             raise ConfigurationError("max_queue_bytes", max_bytes, "give a number of bytes from 1 to 549755813888")
-        self.c = new CAccount(max_messages, max_bytes, cost)
+        cdef CAccount* above = NULL
+        if whole is not None:
+            above = whole.c
+        self.whole = whole
+        self.c = new CAccount(max_messages, max_bytes, cost, above)
         self.doors = 0
 
     def __dealloc__(self):
@@ -167,18 +173,19 @@ cdef class Ring:
         account: charged for what is pushed and for the slabs.
         parker: where its consumers wait.
         slab_bytes: size of a receive buffer, at least 4096.
-        guest: it is one of many of a reader, which is woken by the bell of another; so it needs no descriptor.
+        guest: it has no reader of its own that is to be woken; so it needs no descriptor.
+        spare_bytes: receive buffers kept for the next burst.
     """
 
     def __cinit__(self, uint32_t capacity, Account account not None, Parker parker not None, *,
-                  uint64_t slab_bytes=2**18, bint guest=False):
+                  uint64_t slab_bytes=2**18, bint guest=False, uint64_t spare_bytes=SPARE_BYTES):
         if capacity < 2 or capacity > 2**23 or capacity & (capacity - 1):
             raise ConfigurationError("capacity", capacity, "give a power of two from 2 to 8388608")
         if slab_bytes < 4096 or slab_bytes > 2**30:
             raise ConfigurationError("slab_bytes", slab_bytes, "give a number of bytes from 4096 to 1073741824")
         self.account = account
         self.parker = parker
-        self.pool = new SlabPool(slab_bytes, SPARE_BYTES // <uint32_t>slab_bytes, account.c)
+        self.pool = new SlabPool(slab_bytes, <uint32_t>min(spare_bytes // slab_bytes, <uint64_t>0xFFFF), account.c)
         self.c = new CRing(capacity)
         if not guest:
             self.lead = new CLead()

@@ -116,7 +116,8 @@ struct Descriptor {
   const std::uint8_t* data;
   const Arrival* arrival;
   std::uint32_t size;          // bytes
-  std::uint32_t ordinal : 30;  // in its arrival; a read of 2^30 bytes has fewer messages
+  std::uint32_t ordinal : 29;  // in its arrival; a read of 2^30 bytes has fewer messages
+  std::uint32_t keyless : 1;   // it has no key, where partitions are chosen by keys
   std::uint32_t opcode : 2;    // 1 text, 2 binary
 };
 

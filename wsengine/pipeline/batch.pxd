@@ -16,6 +16,7 @@ cdef class Batch(Chunk):
     # While it is CHUNK_WAITING all is under the batcher's lock; then it belongs to the batch processor that begins it.
     cdef object group                # of its messages (message.pxd)
     cdef object partition            # int, or None where the batcher has no partitions
+    cdef Py_ssize_t lane             # the same, or WHOLE (batcher)
     cdef object identity             # what is one batch, and handled in order: the two together
     cdef object accumulator          # of the size function
     cdef bint due                    # a message wants it flushed

@@ -14,14 +14,18 @@
 # Batcher.lock, then Chunk.lock or Crew.gate.
 cimport cython
 from libc.stdint cimport int64_t
+from wsengine.engine.keys cimport KeyExtractor
 from wsengine.engine.ring cimport Parker
 from wsengine.message cimport Message
 from wsengine.pipeline.batch cimport Batch
 from wsengine.pipeline.crew cimport Crew
 
+cdef enum:
+    WHOLE = -1                       # in place of a partition, where there are none
+
 # Hand successful messages on to the batchers that they name; those that were not accepted, or None. `to_one`: all name the
-# same.
-cdef list give_batchers(Crew crew, list messages, bint to_one)
+# same. `partition`: the number of their processor.
+cdef list give_batchers(Crew crew, list messages, bint to_one, int partition)
 
 cdef class Lane:
     # Complete batches for the batch processors that share it. All under the batcher's lock but the parker.
@@ -43,6 +47,10 @@ cdef class BatcherStage:
     cdef Py_ssize_t count            # messages of a batch; 0: `function` decides
     cdef object function, initial    # of the size function, or None
     cdef object retry                # a Retry, or None
+    cdef Py_ssize_t partitions       # how many; 0: none. Each has a lane
+    cdef bint inherits               # a message has the partition of its processor
+    cdef KeyExtractor extractor      # else this or the next says which it has; None
+    cdef object partitioned_by
     cdef int64_t timeout_ns          # from the first message to emission; 0: never
     cdef cython.pymutex lock         # over all that follows
     cdef Py_ssize_t bound            # messages that may wait in complete batches before it asks for no more
@@ -50,23 +58,28 @@ cdef class BatcherStage:
     cdef Py_ssize_t opened           # of those, how many hold a message; the others keep an accumulator
     cdef Batch oldest, newest        # of those, by deadline
     cdef Batch last                  # the one that the last message joined, or None
+    cdef Py_ssize_t partition        # of the list being sorted, or WHOLE
     cdef Py_ssize_t joined           # of the list being sorted, how far it has been
-    cdef object unsorted             # deque of lists of messages that are left to its thread
+    cdef object unsorted             # deque of (partition, messages) that are left to its thread
     cdef list hand                   # the one of these that its thread is at, or None
     cdef Py_ssize_t at               # so far in it
     cdef Py_ssize_t held             # messages brought and not done with
     cdef Py_ssize_t waiting          # of those, in complete batches that nobody has begun
     cdef bint saturated              # it asks for no more
     cdef bint flushing               # its thread shall emit what is open once it has sorted everything
+    cdef bint relieving              # the same, unless a batch is complete by then: the pipeline is full
     cdef bint ending, closed         # its thread shall leave; nothing more is accepted
     cdef int64_t wake_ns             # when its thread will look by itself
     cdef readonly Py_ssize_t failed  # messages that the size function failed; its thread
 
-    cdef bint put(self, list messages) except -1
-    cdef leave(self, list messages)
+    cdef list give(self, list messages, int partition)
+    cdef dict by_partition(self, list messages)
+    cdef bint put(self, list messages, Py_ssize_t partition) except -1
+    cdef leave(self, list messages, Py_ssize_t partition)
     cdef list sort(self, list messages)
     cdef join(self, list messages, Py_ssize_t first, Py_ssize_t end, object group, bint flush)
     cdef add(self, Batch batch, list messages, Py_ssize_t first, Py_ssize_t end)
+    cdef object identity_of(self, object group)
     cdef Batch batch_of(self, object group)
     cdef link(self, Batch batch)
     cdef unlink(self, Batch batch)

@@ -23,7 +23,7 @@ class BatcherStage:
         initial: object,
         timeout: float | None,
         bound: int,
-        retry: Retry | None = ...,
+        retry: Retry | None = ..., by: object = ..., inherits: bool = ...,
     ) -> BatcherStage: ...
     @property
     def key(self) -> str: ...

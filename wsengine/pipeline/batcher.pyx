@@ -11,13 +11,15 @@ from wsengine import telemetry
 from wsengine.errors import EngineError
 from wsengine.message import Failed
 
-from libc.stdint cimport int64_t, uint32_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from wsengine.engine.keys cimport KeyExtractor
 from wsengine.engine.ring cimport Parker, monotonic_ns
 from wsengine.message cimport Message
 from wsengine.pipeline.batch cimport Batch
 from wsengine.pipeline.callbacks cimport call_handle_failed
 from wsengine.pipeline.chunk cimport CHUNK_OPEN, Chunk, acknowledge
 from wsengine.pipeline.crew cimport Crew
+from wsengine.pipeline.message_key cimport key_of_message
 
 cdef extern from "Python.h":
     ctypedef struct PyObject:
@@ -47,14 +49,14 @@ cdef bint same_key(object one, object other):
         return False
 
 
-cdef list give_batchers(Crew crew, list messages, bint to_one):
+cdef list give_batchers(Crew crew, list messages, bint to_one, int partition):
     cdef Message message
     cdef dict shares
     cdef list refused = None
     if len(messages) == 0:
         return None
     if to_one:                                   # as a rule
-        return None if (<BatcherStage>crew.batchers[(<Message>messages[0]).batcher]).put(messages) else messages
+        return (<BatcherStage>crew.batchers[(<Message>messages[0]).batcher]).give(messages, partition)
     shares = {}
     for message in messages:
         if message.batcher in shares:
@@ -62,8 +64,9 @@ cdef list give_batchers(Crew crew, list messages, bint to_one):
         else:
             shares[message.batcher] = [message]
     for name, share in shares.items():
-        if not (<BatcherStage>crew.batchers[name]).put(share):
-            refused = share if refused is None else refused + share
+        rest = (<BatcherStage>crew.batchers[name]).give(share, partition)
+        if rest is not None:
+            refused = rest if refused is None else refused + rest
     return refused
 
 
@@ -118,16 +121,22 @@ cdef class BatcherStage:
         crew: of the pipeline; its processors bring messages.
         key: its name.
         concurrency, count, function, initial, timeout, bound, retry: as in `Batcher`; the bound for all processors together.
+        by: its partition_by, None for no partitions. inherits: a message has the partition of its processor instead.
     """
 
     def __cinit__(self, Crew crew not None, str key not None, *, int concurrency, Py_ssize_t count, function, initial,
-                  timeout, Py_ssize_t bound, retry=None):
+                  timeout, Py_ssize_t bound, retry=None, by=None, bint inherits=False):
         self.crew = crew
         self.key = key
         self.thread_name = f"wsengine:{crew.name}:batcher_{key}"
         self.where = {"topology_name": crew.name, "name": self.thread_name, "batcher_key": key}
         self.parker = Parker()
-        self.lanes = [Lane(concurrency > 1)]
+        self.lanes = [Lane(concurrency > 1)] if by is None else [Lane(False) for _ in range(concurrency)]
+        self.partitions = 0 if by is None else concurrency
+        self.inherits = inherits
+        self.extractor = by if isinstance(by, KeyExtractor) else None
+        self.partitioned_by = None if isinstance(by, KeyExtractor) else by
+        self.partition = WHOLE
         self.count = count
         self.function = function
         self.initial = initial
@@ -140,8 +149,40 @@ cdef class BatcherStage:
 
     # ----------------------------------------------------------------------------------------------- from processors
 
-    cdef bint put(self, list messages) except -1:
-        """Accept handled messages, in order; they are the batcher's from here on, the list, too. False if it is closed."""
+    cdef list give(self, list messages, int partition):
+        """Accept handled messages of the processor of that number, in order; those that were not accepted, or None."""
+        cdef dict shares
+        cdef list refused = None
+        if self.partitions == 0:
+            return None if self.put(messages, WHOLE) else messages
+        if self.inherits:
+            return None if self.put(messages, partition % self.partitions) else messages
+        shares = self.by_partition(messages)
+        for at, share in shares.items():
+            if not self.put(share, at):
+                refused = share if refused is None else refused + share
+        return refused
+
+    cdef dict by_partition(self, list messages):
+        """Messages by the partition that each goes to. One whose partition can't be told fails alone."""
+        cdef dict shares = {}
+        cdef Message message
+        for message in messages:
+            try:
+                at = key_of_message(self.partitioned_by, self.extractor, message) % <uint64_t>self.partitions
+            except BaseException as error:
+                self.crew.log_failure("partition_by", error)
+                self.fail([message], error)
+                continue
+            if at in shares:
+                (<list>shares[at]).append(message)
+            else:
+                shares[at] = [message]
+        return shares
+
+    cdef bint put(self, list messages, Py_ssize_t partition) except -1:
+        """Accept handled messages of one partition, in order; they are the batcher's from here on, the list, too. False if it
+        is closed."""
         cdef list failed = None
         table = ATTACHED()
         about = self.tell_start(messages) if table and (BATCHER_START in table or BATCHER_STOP in table) else None
@@ -150,9 +191,10 @@ cdef class BatcherStage:
                 return False
             self.held += len(messages)
             if self.function is None:
+                self.partition = partition
                 failed = self.sort(messages)
             else:
-                self.leave(messages)
+                self.leave(messages, partition)
         if failed:
             self.fail(failed[0], failed[1])
         if self.function is not None:
@@ -161,13 +203,13 @@ cdef class BatcherStage:
             self.tell_stop(about)
         return True
 
-    cdef leave(self, list messages):
+    cdef leave(self, list messages, Py_ssize_t partition):
         """Leave messages to the batcher's thread; nobody acknowledges them meanwhile."""
         cdef Message message
         for message in messages:
             if not message.acked:
                 message.holder = self
-        self.unsorted.append(messages)
+        self.unsorted.append((partition, messages))
 
     def ack_now(self, message) -> None:
         """A message that still waits here cannot be acknowledged."""
@@ -233,17 +275,25 @@ cdef class BatcherStage:
         else:
             batch.messages += PyList_GetSlice(messages, first, end)
 
+    cdef object identity_of(self, object group):
+        """What the open batch of a key is known by, in the partition at hand."""
+        return group if self.partition == WHOLE else (self.partition, group)
+
     cdef Batch batch_of(self, object group):
         """The open batch of a key, made if there is none."""
         cdef Batch batch = self.last
-        if batch is not None and batch.group is group:
+        if batch is not None and batch.group is group and batch.lane == self.partition:
             return batch
-        batch = self.open.get(group)
+        identity = self.identity_of(group)
+        batch = self.open.get(identity)
         if batch is None:
             batch = Batch(self.crew.account)
-            batch.group = batch.identity = group
+            batch.group = group
+            batch.identity = identity
+            batch.lane = self.partition
+            batch.partition = None if self.partition == WHOLE else self.partition
             batch.accumulator = self.initial
-            self.open[group] = batch
+            self.open[identity] = batch
             self.link(batch)
         self.last = batch
         return batch
@@ -276,7 +326,7 @@ cdef class BatcherStage:
 
     cdef emit(self, Batch batch, str trigger):
         """A batch is complete: it waits for a batch processor from here on."""
-        cdef Lane lane = <Lane>self.lanes[0]
+        cdef Lane lane = <Lane>self.lanes[0 if batch.lane == WHOLE else batch.lane]
         del self.open[batch.identity]
         self.unlink(batch)
         if self.last is batch:
@@ -357,7 +407,7 @@ cdef class BatcherStage:
 
     cdef int64_t pause_ns(self):
         """How long its thread may sleep. Under the lock."""
-        if self.unsorted or self.flushing:
+        if self.unsorted or self.flushing or self.relieving:
             return 0
         self.wake_ns = NEVER if self.oldest is None or self.timeout_ns == 0 else self.oldest.deadline_ns
         return min(max(self.wake_ns - monotonic_ns(), 0), SLICE_NS)
@@ -367,6 +417,9 @@ cdef class BatcherStage:
         cdef int64_t now = monotonic_ns()
         cdef bint flush
         with self.lock:
+            if self.relieving and not self.unsorted:
+                self.flushing = self.flushing or self.waiting == 0
+                self.relieving = False
             flush = self.flushing and not self.unsorted
             if self.oldest is None or self.closed or not flush and (self.timeout_ns == 0 or self.oldest.deadline_ns > now):
                 self.flushing = self.flushing and not flush
@@ -389,7 +442,7 @@ cdef class BatcherStage:
             if self.hand is None:
                 if not self.unsorted:
                     return False
-                self.hand = self.unsorted.popleft()
+                self.partition, self.hand = self.unsorted.popleft()
                 self.at = 0
             return True
 
@@ -417,7 +470,7 @@ cdef class BatcherStage:
         cdef Py_ssize_t at = self.at             # nobody else moves it, nor opens or emits a batch, where there is a function
         try:
             with self.lock:
-                batch = self.open.get(message.group)
+                batch = self.open.get(self.identity_of(message.group))
             verdict, accumulator = verdict_of(self.function(message, self.initial if batch is None else batch.accumulator))
             self.place(message, verdict, accumulator)
         except BaseException as error:
@@ -506,11 +559,12 @@ cdef class BatcherStage:
                 self.crew.saturate(-1)
 
     def relieve(self) -> None:
-        """Emit all open batches, unless complete ones wait already: the pipeline is full, and nothing else can be done."""
+        """Emit all open batches, unless complete ones wait already: the pipeline is full, and nothing else can be done. What is
+        still being sorted may complete one, so that is awaited."""
         with self.lock:
-            if self.waiting or self.unsorted or self.hand is not None or not self.opened:
+            if self.waiting or not (self.opened or self.unsorted or self.hand is not None):
                 return
-            self.flushing = True
+            self.relieving = True
         self.parker.c.notify()
 
     def flush(self) -> None:
@@ -541,7 +595,7 @@ cdef class BatcherStage:
             self.oldest = self.newest = self.last = None
             for lane in self.lanes:
                 batches += lane.empty()
-            left = ([] if self.hand is None else self.hand[self.at:]) + [one for few in self.unsorted for one in few]
+            left = ([] if self.hand is None else self.hand[self.at:]) + [one for _, few in self.unsorted for one in few]
             self.unsorted.clear()
             self.hand = None
             self.waiting = 0

@@ -7,18 +7,20 @@ from typing import TYPE_CHECKING, Any, Self
 
 from wsengine.errors import ConfigurationError
 from wsengine.options import function, reject_unknown, seconds, whole
+from wsengine.pipeline.partition_by import checked_partition_by
 from wsengine.pipeline.retry import Retry, checked_retry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from wsengine.message import Message
+    from wsengine.pipeline.partition_by import PartitionBy
 
     SizeFunction = Callable[[Message, Any], tuple[str, Any]]
 
 __all__ = ["Batcher"]
 
-OPTIONS = ("concurrency", "batch_size", "batch_timeout", "max_demand", "retry", "time_limit")
+OPTIONS = ("concurrency", "batch_size", "batch_timeout", "max_demand", "retry", "time_limit", "partition_by")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,9 @@ class Batcher:
             fails them at once.
         time_limit: seconds that a call of `handle_batch` may take before it is told as BATCH_PROCESSOR_OVERDUE and logged.
             None: no limit.
+        partition_by: which of the threads handles a message: as of `Pipeline`, but asked once the processor has handled
+            the message. Then a batch holds messages of one partition only, and `batch_info.partition` is its number. None:
+            where the pipeline has a `partition_by`, that of the processor, whatever the handler made of the data; else none.
 
     Raises:
         ConfigurationError: at construction, with the path of the option.
@@ -68,6 +73,7 @@ class Batcher:
     max_demand: int | None = None
     retry: Retry | None = None
     time_limit: float | None = None
+    partition_by: PartitionBy | None = None
 
     def __post_init__(self) -> None:
         whole("batcher.concurrency", self.concurrency, minimum=1, maximum=1024)
@@ -76,6 +82,7 @@ class Batcher:
             whole("batcher.max_demand", self.max_demand, minimum=1, maximum=2**23)
         checked_retry("batcher.retry", self.retry)
         seconds("batcher.time_limit", self.time_limit)
+        checked_partition_by("batcher.partition_by", self.partition_by)
         if not isinstance(self.batch_size, tuple):
             whole("batcher.batch_size", self.batch_size, minimum=1, maximum=2**20)
             return

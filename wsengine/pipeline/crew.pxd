@@ -1,14 +1,14 @@
 # The design page of crew: what the processors of one pipeline share.
 #
-# Belongs here: the sources, the callbacks, the bounds and the counters that more than one processor looks at. Does not:
-# what a processor does with them (processor), nor a chunk in hand (chunk).
+# Belongs here: the callbacks, the bounds and the counters that more than one processor looks at. Does not: what there is to
+# claim (sources), what a processor does with it (processor), nor a chunk in hand (chunk).
 cimport cython
 from libc.stdint cimport int64_t
 from libcpp.atomic cimport atomic
-from libcpp.vector cimport vector
-from wsengine.engine.ring cimport Account, CRing, Parker
+from wsengine.engine.ring cimport Account
 from wsengine.message cimport Message
 from wsengine.pipeline.rate_limiter cimport RateLimiter
+from wsengine.pipeline.sources cimport Sources
 
 cdef enum Held:                # why nothing is claimed
     HELD_PAUSED = 1            # the pipeline was told to
@@ -16,20 +16,17 @@ cdef enum Held:                # why nothing is claimed
 
 cdef class Crew:
     # What the processors of one pipeline share. Fixed before they start, but for the atomics.
-    cdef readonly Parker parker
-    cdef readonly Account account
+    cdef readonly Sources sources    # what producers and pushers fill
+    cdef readonly list shares        # of Sources, what each processor claims from: `sources`, for all, or one a partition; the
+                                     # partitioner puts another list in its place while all are idle
+    cdef readonly bint partitioned   # one a partition
+    cdef readonly Account account    # of the whole pipeline
     cdef readonly object pipeline    # callbacks are its methods
     cdef readonly str name
     cdef readonly int min_demand, max_demand
-    cdef atomic[int]* workers        # processors that there are to be; the control plane stores, processors read
     cdef bint started                # there are processors; before they start
-    cdef readonly list rings         # of (Ring, origin, transformer)
-    cdef vector[CRing*] slabbed      # the same rings, for who has no GIL
-    cdef readonly list inboxes       # of Inbox
-    cdef readonly object unlimited   # that of these whose messages do not count for the rate, or None
     cdef readonly RateLimiter limiter   # None: no limit
     cdef readonly int64_t spin_ns
-    cdef atomic[int]* busy           # processors with a chunk; each its own plus and minus
     cdef atomic[int]* ending         # 1: leave once there is nothing to claim; drain stores release, processors acquire
     cdef atomic[int]* closed         # 1: claim nothing more; drain stores release, processors acquire
     cdef atomic[int]* askers         # threads that wait for demand; they plus and minus
@@ -47,8 +44,8 @@ cdef class Crew:
     cdef saturate(self, int change)
     cdef tell_askers(self)
     cdef relieve(self)
-    cdef bint ready(self)
-    cdef bint more_than_limited(self)
-    cdef int64_t pause_ns(self, int64_t longest)
-    cdef bint anything(self)
-    cdef bint ring_ready(self) noexcept nogil
+    cdef bint all_idle(self)
+    cdef bint nobody_busy(self)
+    cdef bint ready(self, Sources sources)
+    cdef bint more_than_limited(self, Sources sources)
+    cdef int64_t pause_ns(self, Sources sources, int64_t longest)

@@ -13,6 +13,7 @@ from libcpp.atomic cimport atomic, memory_order_acquire, memory_order_relaxed, m
 from wsengine.engine.ring cimport Account, Parker, Ring, monotonic_ns
 from wsengine.message cimport Message
 from wsengine.pipeline.rate_limiter cimport RateLimiter
+from wsengine.pipeline.sources cimport Sources
 
 
 cdef class Crew:
@@ -25,19 +26,21 @@ cdef class Crew:
         parker, account: of the pipeline.
         concurrency, min_demand, max_demand, spin: as in `Processors`; spin in seconds.
         log_failure: called with (what, exception) for what a callback raised.
+        partitioned: each processor claims from sources of its own (`set_shares`), and not from what producers fill.
     """
 
     def __cinit__(self, pipeline, str name, Parker parker not None, Account account not None, *, int concurrency,
-                  int min_demand, int max_demand, double spin, log_failure, RateLimiter limiter=None, retry=None):
+                  int min_demand, int max_demand, double spin, log_failure, RateLimiter limiter=None, retry=None,
+                  bint partitioned=False):
         self.pipeline = pipeline
         self.name = name
-        self.parker = parker
+        self.sources = Sources(parker, account, 1 if partitioned else concurrency)
+        self.partitioned = partitioned
+        self.shares = [] if partitioned else [self.sources]
         self.account = account
         self.min_demand = min_demand
         self.max_demand = max_demand
         self.spin_ns = <int64_t>(spin * 1e9)
-        self.rings = []
-        self.inboxes = []
         self.handler = pipeline.handle_message
         self.chunk_handler = pipeline.handle_messages
         self.prepare = pipeline.prepare_messages
@@ -49,8 +52,6 @@ cdef class Crew:
         self.limiter = limiter
         self.retry = retry
         self.over = threading.Event()
-        self.busy = new atomic[int](0)
-        self.workers = new atomic[int](concurrency)
         self.ending = new atomic[int](0)
         self.closed = new atomic[int](0)
         self.askers = new atomic[int](0)
@@ -59,50 +60,50 @@ cdef class Crew:
     def __dealloc__(self):
         del self.askers
         del self.held
-        del self.busy
-        del self.workers
         del self.ending
         del self.closed
 
     def add_ring(self, Ring ring not None, origin, transformer=None) -> None:
         """Add a slab ring as a source; `origin` knows its connections. Before the processors start."""
-        self.rings.append((ring, origin, transformer))
-        self.slabbed.push_back(ring.c)
+        self.sources.add_ring(ring, origin, transformer)
         self.choose_lead()
 
     def add_inbox(self, inbox, bint unlimited=False) -> None:
         """Add an inbox of messages as a source, one of them perhaps without a limit of its rate. Before the processors
         start."""
-        self.inboxes.append(inbox)
-        if unlimited:
-            self.unlimited = inbox
+        self.sources.add_inbox(inbox, unlimited)
 
     def choose_lead(self) -> None:
-        """Have the one processor, when idle, run the loop of the one reader (lead.hpp). With several, whoever led would
-        leave other readers unread, or other processors asleep behind it; and one that waits for its rate reads nothing.
-        Called again when their number has changed: for more of them at once, for one only when the others have ended."""
-        cdef bint single = len(self.rings) == 1 and self.limiter is None
-        cdef bint lent = single and self.workers.load(memory_order_relaxed) == 1
+        """Have the one that claims from the one reader's ring, when idle, run the reader's loop (lead.hpp): the only processor,
+        or the partitioner. With several processors, whoever led would leave other readers unread, or other processors
+        asleep behind it; and one that waits for its rate reads nothing. Called again when their number has changed: for
+        more of them at once, for one only when the others have ended."""
+        cdef bint single = len(self.sources.rings) == 1 and (self.limiter is None or self.partitioned)
+        cdef bint lent = single and self.sources.workers.load(memory_order_relaxed) == 1
         cdef Ring ring
-        self.parker.c.allow_polls(lent)
-        for entry in self.rings:
+        self.sources.parker.c.allow_polls(lent)
+        for entry in self.sources.rings:
             ring = (<tuple>entry)[0]
             ring.lead.set_lent(lent)
             if not self.started:
-                self.parker.c.set_bell(ring.bell if single else NULL)
+                self.sources.parker.c.set_bell(ring.bell if single else NULL)
 
     def start(self) -> None:
         """There are processors from here on."""
         self.started = True
 
+    def set_shares(self, list shares not None) -> None:
+        """Have each processor claim from its own of these; where there are partitions."""
+        self.shares = shares
+
     @property
     def concurrency(self) -> int:
         """How many processors there are to be."""
-        return self.workers.load(memory_order_relaxed)
+        return len(self.shares) if self.partitioned else self.sources.workers.load(memory_order_relaxed)
 
     def set_concurrency(self, int concurrency) -> None:
-        """Have claims cut for another number of processors."""
-        self.workers.store(concurrency, memory_order_relaxed)
+        """Have claims cut for another number of processors; without partitions."""
+        self.sources.workers.store(concurrency, memory_order_relaxed)
 
     def add_batcher(self, str key not None, stage) -> None:
         """Add a batcher for what is handled. Before the processors start."""
@@ -119,8 +120,10 @@ cdef class Crew:
         """Have the processors claim nothing, for one more reason, or for one less. Under the gate."""
         cdef int now = self.held.load(memory_order_relaxed)
         self.held.store(now | reason if on else now & ~reason, memory_order_release)  # pairs with the acquire in ready
+        cdef Sources share
         if not on:
-            self.parker.c.notify()               # the chain wakes more, as for messages that have come
+            for share in self.shares:
+                share.parker.c.notify()          # the chain wakes more, as for messages that have come
 
     cdef saturate(self, int change):
         """A batcher asks for no more (1), or does again (-1); while none asks, nothing is claimed."""
@@ -135,28 +138,43 @@ cdef class Crew:
     cdef relieve(self):
         """Nothing is left to claim: if a source waits for room all the same, what is held waits in batches for messages that
         cannot come, and has to go."""
-        if self.account.c.starves() and self.busy.load(memory_order_acquire) == 0 and not self.anything():
+        if self.account.c.starves() and self.all_idle():
             for stage in self.batchers.values():
                 stage.relieve()
+
+    cdef bint all_idle(self):
+        cdef Sources share
+        for share in self.shares:
+            if not share.idle_here():
+                return False
+        return not self.sources.anything()
+
+    cdef bint nobody_busy(self):
+        """Whether no processor has a chunk, nor one in sight that a partitioner has given it."""
+        cdef Sources share
+        for share in self.shares:
+            if share.busy.load(memory_order_acquire) != 0 or self.partitioned and share.anything():
+                return False
+        return True
 
     cdef tell_askers(self):
         """Messages have been acknowledged or handed on: whoever waits for demand looks again."""
         if self.askers.load(memory_order_relaxed):
-            for inbox in self.inboxes:
+            for inbox in self.sources.inboxes:
                 inbox.asked()
 
-    cdef bint ready(self):
+    cdef bint ready(self, Sources sources):
         """Whether there is something to claim, and it may be claimed."""
-        if self.held.load(memory_order_acquire) or not self.anything():
+        if self.held.load(memory_order_acquire) or not sources.anything():
             return False
-        return self.limiter is None or self.limiter.pause_ns(monotonic_ns()) == 0 or self.more_than_limited()
+        return self.limiter is None or self.limiter.pause_ns(monotonic_ns()) == 0 or self.more_than_limited(sources)
 
-    cdef bint more_than_limited(self):
-        return self.unlimited is not None and len(self.unlimited.queue) != 0
+    cdef bint more_than_limited(self, Sources sources):
+        return sources.unlimited is not None and len(sources.unlimited.queue) != 0
 
-    cdef int64_t pause_ns(self, int64_t longest):
+    cdef int64_t pause_ns(self, Sources sources, int64_t longest):
         """How long a processor that may claim nothing sleeps at the most: until the rate allows something."""
-        if self.limiter is None or not self.anything():
+        if self.limiter is None or not sources.anything():
             return longest
         return min(self.limiter.pause_ns(monotonic_ns()), longest)
 
@@ -171,38 +189,25 @@ cdef class Crew:
         return self.held.load(memory_order_relaxed) & HELD_PAUSED != 0
 
     def look_again(self) -> None:
-        """Wake all processors: something has changed that they wait for."""
-        self.parker.c.notify_all()
+        """Wake all that claim: something has changed that they wait for."""
+        cdef Sources share
+        self.sources.parker.c.notify_all()
+        for share in self.shares:
+            share.parker.c.notify_all()
 
-    cdef bint anything(self):
-        if self.ring_ready():
-            return True
-        for inbox in self.inboxes:
-            if len(inbox.queue):
-                return True
-        return False
-
-    cdef bint ring_ready(self) noexcept nogil:
-        cdef size_t i
-        for i in range(self.slabbed.size()):
-            if self.slabbed[i].ready():
-                return True
-        return False
+    def tell_taken(self) -> None:
+        """As `tell_askers`, for those that fill queues."""
+        self.tell_askers()
 
     @property
     def idle(self) -> bool:
         """Whether no processor has a chunk and no source has a message."""
-        return self.busy.load(memory_order_acquire) == 0 and not self.anything()
+        return self.all_idle()
 
     @property
     def depth(self) -> int:
-        """About how many messages wait to be claimed."""
-        cdef Ring ring
-        total = sum([len(inbox.queue) for inbox in self.inboxes])
-        for entry in self.rings:
-            ring = (<tuple>entry)[0]
-            total += ring.c.depth()
-        return total
+        """About how many messages wait to be claimed by a processor."""
+        return self.sources.depth + (sum([share.depth for share in self.shares]) if self.partitioned else 0)
 
     def ask(self, int change) -> None:
         """Somebody begins (1) or ends (-1) to wait for demand, and wants to hear of acknowledgements."""
@@ -212,9 +217,9 @@ cdef class Crew:
         """Have the processors claim nothing more: the deadline has come."""
         self.over.set()
         self.closed.store(1, memory_order_release)  # pairs with the acquire in Processor.run
-        self.parker.c.notify_all()
+        self.look_again()
 
     def end(self) -> None:
         """Have the processors leave once there is nothing to claim."""
         self.ending.store(1, memory_order_release)  # pairs with the acquire in Processor.run
-        self.parker.c.notify_all()
+        self.look_again()

@@ -209,7 +209,7 @@ cdef class Dispatcher:
             course.opened.remove(entry)
             self.queue.append(entry[1])
         course.emitted += 1
-        self.crew.parker.c.notify()
+        self.crew.sources.tell()
         return True
 
     # ------------------------------------------------------------------------------------------------------ what is in hand
@@ -346,7 +346,7 @@ cdef class Dispatcher:
         """Whether what is awaited fits, or there is no sense in waiting for it: a reader that sheds fills whatever room
         there is, so behind such a one it is enough that the processors have taken what was emitted before."""
         return (self.fits(self.wanted, self.wanted_size) or self.closed.load(memory_order_acquire)
-                or (len(self.queue) == 0 and (self.course.sheds or self.crew.busy.load(memory_order_acquire) == 0)))
+                or (len(self.queue) == 0 and (self.course.sheds or self.crew.nobody_busy())))
 
     cdef bint await_room(self, Py_ssize_t messages, int64_t size):
         """Wait until so much more fits, or nobody could make room by acknowledging; False if the pipeline was closed."""
@@ -384,7 +384,7 @@ cdef class Dispatcher:
                 self.queue.extend(messages)
         if count:
             self.course.emitted += count
-            self.crew.parker.c.notify()
+            self.crew.sources.tell()
         return True
 
     # ------------------------------------------------------------------------------------------------ from other threads

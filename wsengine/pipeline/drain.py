@@ -1,7 +1,7 @@
 """The end of a pipeline: in which order its parts stop, under one deadline, and what is said about it afterwards.
 
-    take no more ──▶ dispatcher and processors empty the sources ──▶ open batches are emitted and handled ──▶ threads end
-    ──▶ connections close ──▶ all is joined
+    take no more ──▶ dispatcher, partitioner and processors empty the sources ──▶ open batches are emitted and handled
+    ──▶ threads end ──▶ connections close ──▶ all is joined
           │ deadline at any point: the remainder is failed, acknowledged once, and counted as `left`
 
 Nothing else decides about stopping: `Pipeline` calls this, from whatever thread wanted the stop.
@@ -63,6 +63,8 @@ def stop(topology: Topology, timeout: float, error: BaseException | None) -> Sto
     topology.crew.end()
     if topology.dispatcher is not None:
         topology.dispatcher.end()
+    if topology.partitions is not None:
+        topology.partitions.partitioner.end()
     for batching in topology.batching:
         batching.stage.end()
     left = 0 if drained else _fail_the_rest(topology)
@@ -78,6 +80,8 @@ def stop(topology: Topology, timeout: float, error: BaseException | None) -> Sto
     topology.tests.release()
     for producer in topology.producers:
         producer.release()
+    if topology.partitions is not None:
+        topology.partitions.tell()
     successful, failed = topology.totals()
     return StopResult(
         drained=drained, successful=successful, failed=failed, left=left,
@@ -122,9 +126,12 @@ def _fail_the_rest(topology: Topology) -> int:
     topology.crew.close()
     _wait_until_quiet(topology)
     undispatched = dispatcher.take_over() if dispatcher is not None else 0
-    sweeper = Processor(topology.crew, len(topology.seats))
+    if topology.partitions is not None:
+        topology.partitions.wait_until_over(QUIET)
+        undispatched += topology.partitions.partitioner.take_over(STOPPED)
     taken = [seat.worker.take_over(STOPPED) for seat in topology.workers]
-    unclaimed = sweeper.fail_rest(STOPPED)
+    unclaimed = sum(Processor(topology.crew, len(topology.seats), sources).fail_rest(STOPPED)
+                    for sources in dict.fromkeys([topology.crew.sources, *topology.crew.shares]))
     for batching in topology.batching:
         taken += batching.stage.fail_rest(STOPPED)
     taken += [seat.worker.take_over(STOPPED) for seat in topology.workers]  # claimed just before all was closed

@@ -22,6 +22,7 @@ cdef class Materialiser:
     cdef object spares         # deque of lists of messages that came back from batches; None where there are no batchers
     cdef list pool             # of these, what is left of the last ones
     cdef uint64_t size         # bytes of the payloads of the last claim
+    cdef Py_ssize_t keyless    # messages of the last claim that have failed, for want of a partition's key
     cdef uint32_t usual        # bytes a message, by the last claim
 
     # Claim up to `most` messages for `chunk`; None if there are none.

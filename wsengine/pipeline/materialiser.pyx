@@ -10,6 +10,9 @@ from wsengine.engine.ring cimport Account, Arrival, Descriptor, Ring, Slab, Slab
 from wsengine.message cimport Message
 from wsengine.pipeline.chunk cimport Chunk
 
+#: Why a message failed that its partition's key extractor found no key in.
+NO_KEY = "partition_by found no key in the payload"
+
 cdef extern from "Python.h":
     PyObject* PyList_GET_ITEM(object list, Py_ssize_t i)
     list PyList_GetSlice(list whole, Py_ssize_t low, Py_ssize_t high)
@@ -103,6 +106,7 @@ cdef class Materialiser:
         cdef uint64_t head = ring.c.head()
         cdef Py_ssize_t usable = len(messages)
         cdef uint64_t size = 0, all_size = 0
+        self.keyless = 0
         for i in range(n):
             one = &self.batch[i]
             if i < soon:
@@ -141,6 +145,9 @@ cdef class Materialiser:
             message.charged = one.size
             message.acked = False
             message.holder = chunk
+            if one.keyless:
+                message.set_verdict(Failed(NO_KEY))
+                self.keyless += 1
         self.account.c.charge(0, size)
         SlabPool.drop(slab, run)
         all_size += size

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from wsengine.pipeline.batchers import Batcher
     from wsengine.pipeline.delivery import AcknowledgerFunction
     from wsengine.pipeline.drain import StopResult
+    from wsengine.pipeline.partition_by import PartitionBy
     from wsengine.pipeline.processors import Processors
     from wsengine.pipeline.rate_limiting import RateLimiting
     from wsengine.pipeline.source import Producer
@@ -89,6 +90,11 @@ class Pipeline:
         producers: a Producer, or a sequence of them.
         processors: how many threads call your handler, and how much each asks for.
         batchers: Batcher by name.
+        partition_by: finds the key of a message, so that messages of one key are handled by one processor, in order, and
+            their batches by one batch processor. `JSONField` or `ByteSlice`, which look into what was received and need no
+            GIL; or `function(message)`, which returns an int from 0, a str or bytes, and is called in one thread. A message
+            without a key, or on which the function fails, fails alone. Each processor has a share of `max_queue` and
+            `max_queue_bytes`; the others go on until a message comes for one that is full. None: any processor may have it.
         rate_limiting: how many messages may be claimed in an interval; None for no limit.
         name: shown in thread names, telemetry and logs, and unique among running pipelines; by default the class's name.
         max_queue: messages held at the most, from arrival to acknowledgement; 1 to 2**23, rounded up to a power of two.
@@ -112,12 +118,13 @@ class Pipeline:
     handle_batch: ClassVar[Callable[..., list[Message] | None] | None] = None
 
     def __init__(self, producers: Producer | Sequence[Producer], *, processors: Processors | None = None,
-                 batchers: Mapping[str, Batcher] | None = None, rate_limiting: RateLimiting | None = None,
-                 name: str | None = None, max_queue: int = 65536, max_queue_bytes: int = 64 * 2**20,
-                 overflow: str = "block", shutdown_timeout: float = 30.0, **unknown: object) -> None:
+                 batchers: Mapping[str, Batcher] | None = None, partition_by: PartitionBy | None = None,
+                 rate_limiting: RateLimiting | None = None, name: str | None = None, max_queue: int = 65536,
+                 max_queue_bytes: int = 64 * 2**20, overflow: str = "block", shutdown_timeout: float = 30.0,
+                 **unknown: object) -> None:
         self.__plan = make_plan(
-            producers, processors, batchers, rate_limiting, type(self).__name__ if name is None else name, max_queue,
-            max_queue_bytes, overflow, shutdown_timeout, unknown)
+            producers, processors, batchers, partition_by, rate_limiting, type(self).__name__ if name is None else name,
+            max_queue, max_queue_bytes, overflow, shutdown_timeout, unknown)
         check_handlers(self, self.__plan)
         self._wsengine_producers = self.__plan.producers
         self.__name: str = self.__plan.name
@@ -403,12 +410,15 @@ class Pipeline:
 
     def resize(self, concurrency: int) -> None:
         """Have so many processors from here on, also after another start. New ones begin at once; those that are too many
-        end behind the messages that they have in hand, and this does not wait for it. Any thread, also within a handler.
+        end behind the messages that they have in hand, and this does not wait for it. With `partition_by` all keys are
+        mapped anew, so first everything that processors and batchers have is handled, and meanwhile nothing is given to
+        them. Any thread, also within a handler.
 
         Raises:
             EngineStopped: the pipeline does not run. ConfigurationError: not a number from 1 to 1024.
         """
         whole("resize.concurrency", concurrency, minimum=1, maximum=1024)
+        self.__plan.check_shares("resize.concurrency", concurrency)
         with self.__changing:
             self.__running().resize(concurrency)
             self.__plan = dataclasses.replace(self.__plan, processors=dataclasses.replace(

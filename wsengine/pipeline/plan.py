@@ -12,14 +12,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from wsengine.errors import ConfigurationError
-from wsengine.options import LATER, OVERFLOW_POLICIES, choice, reject_unknown, seconds, text, whole
+from wsengine.options import OVERFLOW_POLICIES, choice, reject_unknown, seconds, text, whole
 from wsengine.pipeline.batchers import Batcher
+from wsengine.pipeline.partition_by import check_shares, checked_partition_by
 from wsengine.pipeline.processors import Processors
 from wsengine.pipeline.rate_limiting import RateLimiting
 from wsengine.pipeline.source import Producer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from wsengine.pipeline.partition_by import PartitionBy
 
 __all__ = ["Plan", "check_handlers", "make_plan"]
 
@@ -28,11 +31,12 @@ RENAMED = {
     "producer": "the first argument", "producers": "the first argument", "context": "attributes of your Pipeline: self is "
     "the context", "shutdown": "shutdown_timeout (seconds)", "queue_size": "max_queue", "max_size": "max_size of the "
     "WebSocketProducer", "concurrency": "processors=Processors(concurrency=...)",
-    "partition_by": LATER, "allowed_messages": "rate_limiting=RateLimiting(...)", "batcher": "batchers={name: Batcher(...)}",
+    "allowed_messages": "rate_limiting=RateLimiting(...)", "batcher": "batchers={name: Batcher(...)}",
     "batch_size": "batchers={name: Batcher(batch_size=...)}", "batch_timeout": "batchers={name: Batcher(batch_timeout=...)}",
     "max_demand": "processors=Processors(max_demand=...)", "min_demand": "processors=Processors(min_demand=...)",
 }
-OPTIONS = ("processors", "batchers", "rate_limiting", "name", "max_queue", "max_queue_bytes", "overflow", "shutdown_timeout")
+OPTIONS = ("processors", "batchers", "partition_by", "rate_limiting", "name", "max_queue", "max_queue_bytes", "overflow",
+           "shutdown_timeout")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,7 @@ class Plan:
     producers: tuple[Producer, ...]
     processors: Processors
     batchers: dict[str, Batcher]
+    partition_by: PartitionBy | None
     rate_limiting: RateLimiting | None
     name: str
     max_queue: int
@@ -49,10 +54,21 @@ class Plan:
     overflow: str
     shutdown_timeout: float
 
+    @property
+    def partitioned_by(self) -> PartitionBy | None:
+        """What says which processor a message goes to, None if any may have it."""
+        return self.processors.partition_by or self.partition_by
+
+    def check_shares(self, path: str, partitions: int) -> None:
+        """Check that there can be so many processors with a share of the bound each; ConfigurationError if not."""
+        if self.partitioned_by is not None:
+            check_shares(path, partitions, len(self.producers), self.max_queue, self.max_queue_bytes)
+
 
 def make_plan(producers: Producer | Sequence[Producer], processors: Processors | None,
-              batchers: Mapping[str, Batcher] | None, rate_limiting: RateLimiting | None, name: str, max_queue: int,
-              max_queue_bytes: int, overflow: str, shutdown_timeout: float, unknown: Mapping[str, object]) -> Plan:
+              batchers: Mapping[str, Batcher] | None, partition_by: PartitionBy | None,
+              rate_limiting: RateLimiting | None, name: str, max_queue: int, max_queue_bytes: int, overflow: str,
+              shutdown_timeout: float, unknown: Mapping[str, object]) -> Plan:
     """Check the options of a pipeline.
 
     Raises:
@@ -68,10 +84,12 @@ def make_plan(producers: Producer | Sequence[Producer], processors: Processors |
     assert timeout is not None
     plan = Plan(
         producers=checked, processors=processors or Processors(), batchers=_checked_batchers(batchers),
-        rate_limiting=rate_limiting, name=text("pipeline.name", name),
+        partition_by=checked_partition_by("pipeline.partition_by", partition_by), rate_limiting=rate_limiting,
+        name=text("pipeline.name", name),
         max_queue=1 << (whole("pipeline.max_queue", max_queue, minimum=1, maximum=2**23) - 1).bit_length(),
         max_queue_bytes=whole("pipeline.max_queue_bytes", max_queue_bytes, minimum=1, maximum=2**39),
         overflow=choice("pipeline.overflow", overflow, OVERFLOW_POLICIES), shutdown_timeout=timeout)
+    plan.check_shares("processors.concurrency", plan.processors.concurrency)
     for key, batcher in plan.batchers.items():
         if batcher.count > plan.max_queue:
             raise ConfigurationError(f"pipeline.batchers[{key!r}].batch_size", batcher.count, "give a number up to "

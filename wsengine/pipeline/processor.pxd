@@ -10,6 +10,7 @@ from wsengine.pipeline.chunk cimport Chunk
 from wsengine.pipeline.crew cimport Crew
 from wsengine.pipeline.latency cimport Latency
 from wsengine.pipeline.materialiser cimport Materialiser
+from wsengine.pipeline.sources cimport Sources
 
 cdef extern from "Python.h":
     ctypedef struct PyObject:
@@ -20,6 +21,7 @@ cdef enum:
 
 cdef class Processor:
     cdef readonly Crew crew
+    cdef readonly Sources sources    # what it claims from
     cdef readonly int index
     cdef readonly object thread_name
     cdef atomic[int]* leaving        # 1: it is to end; the control plane stores, its thread reads
@@ -55,6 +57,7 @@ cdef class Processor:
     cdef Py_ssize_t claim_ring(self, tuple source)
     cdef hold(self, list messages, uint64_t size)
     cdef hold_given(self, list messages)
+    cdef list spoiled_first(self, list messages)
     cdef handle(self)
     cdef look_who_listens(self)
     cdef settle(self)

@@ -3,14 +3,17 @@ from typing import final
 from wsengine.message import Message
 from wsengine.pipeline.crew import Crew
 from wsengine.pipeline.latency import Latency
+from wsengine.pipeline.sources import Sources
 
 STOPPED: str
 
 @final
 class Processor:
-    def __new__(cls, crew: Crew, index: int) -> Processor: ...
+    def __new__(cls, crew: Crew, index: int, sources: Sources | None = ...) -> Processor: ...
     @property
     def crew(self) -> Crew: ...
+    @property
+    def sources(self) -> Sources: ...
     @property
     def index(self) -> int: ...
     @property

@@ -21,6 +21,7 @@ from wsengine.pipeline.chunk cimport Chunk, acknowledge
 from wsengine.pipeline.crew cimport Crew
 from wsengine.pipeline.latency cimport Latency, note_latency
 from wsengine.pipeline.materialiser cimport CHUNK, Materialiser
+from wsengine.pipeline.sources cimport Sources
 
 cdef extern from "Python.h":
     PyObject* PyList_GET_ITEM(object list, Py_ssize_t i)
@@ -45,15 +46,20 @@ cdef object MESSAGE_EXCEPTION = telemetry.MESSAGE_EXCEPTION
 
 
 cdef class Processor:
-    """One processor; `run` is the body of its thread. Figures may be read from any thread."""
+    """One processor; `run` is the body of its thread. Figures may be read from any thread.
 
-    def __cinit__(self, Crew crew not None, int index):
+    Args:
+        crew: of the pipeline. index: of it there. sources: what it claims from; None: what producers fill.
+    """
+
+    def __cinit__(self, Crew crew not None, int index, Sources sources=None):
         self.crew = crew
+        self.sources = crew.sources if sources is None else sources
         self.index = index
         self.thread_name = f"wsengine:{crew.name}:processor_{index}"
         self.where = {"topology_name": crew.name, "name": self.thread_name, "index": index}
         self.turn = index
-        self.materialiser = Materialiser.__new__(Materialiser, crew.account, crew.spares if crew.batchers else None)
+        self.materialiser = Materialiser.__new__(Materialiser, self.sources.account, crew.spares if crew.batchers else None)
         self.hands_on = bool(crew.batchers)
         self.latency = Latency()
         self.leaving = new atomic[int](0)
@@ -68,29 +74,30 @@ cdef class Processor:
     def run(self) -> None:
         """Claim and handle until the crew ends and nothing is left to claim."""
         cdef Crew crew = self.crew
+        cdef Sources sources = self.sources
         cdef uint32_t seen
         cdef int64_t pause
         while True:
-            crew.parker.c.arrive()
+            sources.parker.c.arrive()
             if crew.closed.load(memory_order_acquire):
                 return
             if self.leaving.load(memory_order_relaxed):
-                crew.parker.c.notify()           # a wake that met this one was for somebody
+                sources.parker.c.notify()           # a wake that met this one was for somebody
                 return
             if self.claim():
-                if crew.ready():
-                    crew.parker.c.notify()       # the chain: one more, before the handler runs
+                if crew.ready(sources):
+                    sources.parker.c.notify()       # the chain: one more, before the handler runs
                 self.handle()
                 continue
-            seen = crew.parker.c.prepare()
-            if crew.ready():
-                crew.parker.c.leave()
+            seen = sources.parker.c.prepare()
+            if crew.ready(sources):
+                sources.parker.c.leave()
             elif crew.ending.load(memory_order_acquire):
-                crew.parker.c.leave()
-                crew.parker.c.notify()
+                sources.parker.c.leave()
+                sources.parker.c.notify()
                 return
             else:
-                pause = crew.pause_ns(SLICE_NS)
+                pause = crew.pause_ns(sources, SLICE_NS)
                 if self.hands_on:
                     crew.relieve()
                 with nogil:
@@ -101,14 +108,14 @@ cdef class Processor:
         """Wait for work: in the reader's place, if it lends that; else asleep, with `spin` awake for a while. Woken early,
         look a moment for what the reader reads."""
         cdef int64_t until
-        if not self.crew.held.load(memory_order_relaxed) and self.crew.parker.c.wait_in_poll(seen, self.crew.spin_ns):
-            self.crew.parker.c.leave()
+        if not self.crew.held.load(memory_order_relaxed) and self.sources.parker.c.wait_in_poll(seen, self.crew.spin_ns):
+            self.sources.parker.c.leave()
             return
         if not self.spin(seen):
-            self.crew.parker.c.wait(seen, pause)
-        if self.crew.parker.c.foretold():
+            self.sources.parker.c.wait(seen, pause)
+        if self.sources.parker.c.foretold():
             until = monotonic_ns() + SOON_NS
-            while self.crew.parker.c.foretold() and not self.crew.ring_ready() and monotonic_ns() < until:
+            while self.sources.parker.c.foretold() and not self.sources.ring_ready() and monotonic_ns() < until:
                 sched_yield()                    # the reader may have been on this core
 
     cdef bint spin(self, uint32_t seen) noexcept nogil:
@@ -118,8 +125,8 @@ cdef class Processor:
             return False
         until = monotonic_ns() + self.crew.spin_ns
         while monotonic_ns() < until:
-            if self.crew.parker.c.changed(seen):
-                self.crew.parker.c.leave()
+            if self.sources.parker.c.changed(seen):
+                self.sources.parker.c.leave()
                 return True
         return False
 
@@ -153,7 +160,8 @@ cdef class Processor:
         cdef Crew crew = self.crew
         cdef Py_ssize_t most = min(crew.max_demand - crew.min_demand, crew.max_demand - self.outstanding)
         # this one among them
-        cdef int64_t idle = crew.workers.load(memory_order_relaxed) - crew.busy.load(memory_order_relaxed)
+        cdef int64_t idle = (self.sources.workers.load(memory_order_relaxed)
+                             - self.sources.busy.load(memory_order_relaxed))
         if idle > 1:
             most = min(most, <Py_ssize_t>((ready + idle - 1) // idle))
         most = min(most, <Py_ssize_t>(CHUNK_BYTES // max(self.materialiser.usual, <uint32_t>1)))
@@ -170,15 +178,15 @@ cdef class Processor:
 
     cdef Py_ssize_t claim(self):
         """Claim one chunk from the sources in turn; how many messages, 0 if none is ready."""
-        cdef Py_ssize_t n = 0, i, at, rings = len(self.crew.rings), places = rings + len(self.crew.inboxes)
+        cdef Py_ssize_t n = 0, i, at, rings = len(self.sources.rings), places = rings + len(self.sources.inboxes)
         if self.crew.held.load(memory_order_acquire) and not self.sweeping:
             return 0
         for i in range(places):
             at = (self.turn + i) % places
             if at < rings:
-                n = self.claim_ring(<tuple>self.crew.rings[at])
+                n = self.claim_ring(<tuple>self.sources.rings[at])
             else:
-                n = self.claim_inbox(self.crew.inboxes[at - rings])
+                n = self.claim_inbox(self.sources.inboxes[at - rings])
             if n:
                 self.turn = <int>((at + 1) % places)
                 return n
@@ -194,13 +202,13 @@ cdef class Processor:
         if ready == 0:                           # asked after every chunk of a ring: no exception for that
             return 0
         take = queue.popleft
-        most = self.demand(ready) if inbox is self.crew.unlimited else self.allowed(self.demand(ready))
+        most = self.demand(ready) if inbox is self.sources.unlimited else self.allowed(self.demand(ready))
         messages = []
         try:
             while len(messages) < most:
                 messages.append(take())
         except IndexError:                       # another processor was first
-            if inbox is not self.crew.unlimited:
+            if inbox is not self.sources.unlimited:
                 self.give_allowance(most - len(messages))
         if not messages:
             return 0
@@ -219,13 +227,15 @@ cdef class Processor:
         most = self.allowed(self.demand(ring.c.depth()))
         if most == 0:
             return 0
-        chunk = Chunk.__new__(Chunk, self.crew.account, self.hands_on)
+        chunk = Chunk.__new__(Chunk, self.sources.account, self.hands_on)
         messages = self.materialiser.claim(ring, <uint32_t>most, source[1], chunk)
         self.give_allowance(most if messages is None else most - len(messages))
         if messages is None:                     # another processor was first
             return 0
         self.chunk = chunk
-        self.spoiled = 0
+        self.spoiled = self.materialiser.keyless
+        if self.spoiled:
+            messages = self.spoiled_first(messages)
         self.hold(messages, self.materialiser.size)
         self.transformer = source[2]
         return len(messages)
@@ -237,23 +247,27 @@ cdef class Processor:
         chunk.left = self.outstanding = len(messages)
         chunk.size = size
         self.since_ns = monotonic_ns()
-        self.crew.busy.fetch_add(1, memory_order_relaxed)
+        self.sources.busy.fetch_add(1, memory_order_relaxed)
 
     cdef hold_given(self, list messages):
         """Take in hand what came out of an inbox."""
         cdef Message message
         cdef uint64_t size = 0
         self.spoiled = 0
-        self.chunk = Chunk.__new__(Chunk, self.crew.account, self.hands_on)
+        self.chunk = Chunk.__new__(Chunk, self.sources.account, self.hands_on)
         for message in messages:
             message.holder = self.chunk
             size += message.charged
             self.spoiled += message.verdict is not None
-        if self.spoiled:                         # a dispatcher's transformer failed on them: no handler sees them
-            messages = ([m for m in messages if (<Message>m).verdict is not None]
-                        + [m for m in messages if (<Message>m).verdict is None])
-            self.chunk.progress = self.spoiled
+        if self.spoiled:                         # a dispatcher's transformer, or a partitioner, failed on them
+            messages = self.spoiled_first(messages)
         self.hold(messages, size)
+
+    cdef list spoiled_first(self, list messages):
+        """Put those in front that have failed before: no handler sees them."""
+        self.chunk.progress = self.spoiled
+        return ([m for m in messages if (<Message>m).verdict is not None]
+                + [m for m in messages if (<Message>m).verdict is None])
 
     # ------------------------------------------------------------------------------------------------------ handling
 
@@ -356,13 +370,14 @@ cdef class Processor:
         finally:                                 # whatever came of it, nobody will do it again
             self.materialiser.keep(messages if self.watched is None else list(messages))
             self.let_go()
-            crew.account.c.release(chunk.left, chunk.size)
+            chunk.account.c.release(chunk.left, chunk.size)
         crew.tell_askers()
 
     cdef hand_on(self, Chunk chunk, list messages, Py_ssize_t failed, bint to_one):
         """Acknowledge those that failed, then give the batchers the others."""
         cdef Message message
         cdef list rest
+        cdef uint64_t size = 0, count = 0
         try:
             if failed:
                 rest = [m for m in messages if (<Message>m).verdict is not None]
@@ -370,7 +385,18 @@ cdef class Processor:
                 note_latency(self.latency, rest)
                 self.acknowledge_now(chunk, rest)
         finally:
-            rest = give_batchers(self.crew, messages, to_one)
+            if self.crew.partitioned:
+                for message in messages:
+                    if not message.acked:
+                        size += message.charged
+                        count += 1
+            rest = give_batchers(self.crew, messages, to_one, self.index)
+            if self.crew.partitioned:            # they are the batchers' now, and no more this partition's
+                for message in rest or ():
+                    if not message.acked:
+                        size -= message.charged
+                        count -= 1
+                self.sources.account.c.leave(count, size)
             self.let_go()
         if rest:                                 # the deadline of a stop has come meanwhile
             for message in rest:
@@ -391,7 +417,7 @@ cdef class Processor:
                 size += message.charged
                 message.acked = True
                 message.holder = None
-            self.crew.account.c.release(len(ours), size)
+            self.sources.account.c.release(len(ours), size)
 
     def let_go(self) -> None:
         """Have no chunk in hand."""
@@ -399,4 +425,4 @@ cdef class Processor:
         self.outstanding = 0
         self.busy_ns += monotonic_ns() - self.since_ns
         self.since_ns = 0
-        self.crew.busy.fetch_sub(1, memory_order_release)  # pairs with the acquire in Crew.idle
+        self.sources.busy.fetch_sub(1, memory_order_release)  # pairs with the acquire in Crew.idle

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from wsengine.errors import ConfigurationError
 from wsengine.options import number, reject_unknown, seconds, whole
+from wsengine.pipeline.partition_by import checked_partition_by
 from wsengine.pipeline.retry import Retry, checked_retry
+
+if TYPE_CHECKING:
+    from wsengine.pipeline.partition_by import PartitionBy
 
 __all__ = ["Processors"]
 
@@ -27,6 +31,7 @@ class Processors:
             to it, as a thread cannot be ended from outside. None: no limit.
         spin: microseconds that a processor without work looks for more before it sleeps, 0 to 10000. It costs a core
             while it lasts, and saves the wake.
+        partition_by: as of `Pipeline`, for its processors alone; None: what the pipeline says.
 
     Raises:
         ConfigurationError: at construction, with the path of the option.
@@ -36,7 +41,7 @@ class Processors:
 
     def __new__(cls, *args: object, **options: object) -> Self:
         """Refuse what is no option before the options are taken."""
-        known = ("concurrency", "min_demand", "max_demand", "spin", "retry", "time_limit")
+        known = ("concurrency", "min_demand", "max_demand", "spin", "retry", "time_limit", "partition_by")
         reject_unknown("processors", options, known, {})
         return object.__new__(cls)
 
@@ -46,6 +51,7 @@ class Processors:
     spin: float = 0.0
     retry: Retry | None = None
     time_limit: float | None = None
+    partition_by: PartitionBy | None = None
 
     def __post_init__(self) -> None:
         whole("processors.concurrency", self.concurrency, minimum=1, maximum=1024)
@@ -57,3 +63,4 @@ class Processors:
         number("processors.spin", self.spin, 0, 10000, "microseconds")
         checked_retry("processors.retry", self.retry)
         seconds("processors.time_limit", self.time_limit)
+        checked_partition_by("processors.partition_by", self.partition_by)

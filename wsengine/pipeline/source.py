@@ -22,9 +22,9 @@ from wsengine.message import Message, admit, give_back
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from wsengine.engine.ring import Account, Parker
     from wsengine.pipeline.crew import Crew
     from wsengine.pipeline.dispatcher import Dispatcher
+    from wsengine.pipeline.sources import Sources
 
 __all__ = ["Host", "Inbox", "Producer"]
 
@@ -35,16 +35,15 @@ class Inbox:
     It shares the pipeline's account, so `push` blocks while the pipeline is full: that is how demand reaches a producer.
     """
 
-    def __init__(self, account: Account, parker: Parker, demand: Callable[[], int],
-                 ask: Callable[[int], None]) -> None:
-        self._account = account
-        self._parker = parker
+    def __init__(self, sources: Sources, demand: Callable[[], int], ask: Callable[[int], None]) -> None:
+        self._account = sources.account
+        self._tell = sources.tell
         self._open_demand = demand
         self._ask = ask
         self.queue: deque[Message] = deque()  # pushers append, processors pop from the left
         self._pushing = threading.Lock()  # one pusher waits for room at a time; keeps the order of whole pushes
         self._gate = threading.Lock()  # held to close, and to put one message in: after close() none comes in
-        self._door = Door(account)
+        self._door = Door(sources.account)
         self._asked = threading.Condition()
         self._closed = False
 
@@ -116,7 +115,7 @@ class Inbox:
             self._check_open()
             self._account.charge(1, size)
             self.queue.append(message)
-        self._parker.notify()
+        self._tell()
 
     def _check_open(self) -> None:
         if self._closed:
@@ -184,7 +183,7 @@ class Host:
         self.name = name
         self.overflow = overflow
         self.index = index
-        self.parker = crew.parker
+        self.parker = crew.sources.parker
         self.account = crew.account
         self._crew = crew
         self._demand = demand
@@ -201,7 +200,7 @@ class Host:
 
     def open_inbox(self) -> Inbox:
         """Have the processors claim from a new inbox."""
-        inbox = Inbox(self.account, self.parker, self._demand, self._crew.ask)
+        inbox = Inbox(self._crew.sources, self._demand, self._crew.ask)
         self._crew.add_inbox(inbox)
         return inbox
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from wsengine.pipeline.plan import Plan
     from wsengine.pipeline.topology import Topology
 
-__all__ = ["BatchProcessorStats", "BatcherStats", "PipelineStats", "ProcessorStats", "collect"]
+__all__ = ["BatchProcessorStats", "BatcherStats", "PartitionStats", "PipelineStats", "ProcessorStats", "collect"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,21 @@ class BatcherStats:
 
 
 @dataclass(frozen=True, slots=True)
+class PartitionStats:
+    """One partition. `messages`, `bytes`: what it holds, waiting and in its processor's hands, against `max_messages` and
+    `max_bytes`; `stalls`: how often a message found it full; `dropped`: messages for which it had no room. The two begin
+    anew with another number of partitions."""
+
+    index: int
+    messages: int
+    bytes: int
+    max_messages: int
+    max_bytes: int
+    stalls: int
+    dropped: int
+
+
+@dataclass(frozen=True, slots=True)
 class PipelineStats:
     """A pipeline at one moment.
 
@@ -66,7 +81,7 @@ class PipelineStats:
         depth: messages that wait to be claimed.
         held_messages, held_bytes: what the pipeline holds, from arrival to acknowledgement, against
             max_queue, max_queue_bytes.
-        processors, batchers, producers: each by itself.
+        processors, batchers, producers: each by itself. partitions: the same, empty without `partition_by`.
     """
 
     name: str
@@ -84,6 +99,7 @@ class PipelineStats:
     processors: tuple[ProcessorStats, ...]
     batchers: tuple[BatcherStats, ...]
     producers: tuple[dict[str, Any], ...]
+    partitions: tuple[PartitionStats, ...]
 
 
 def collect(topology: Topology, plan: Plan, state: str) -> PipelineStats:
@@ -103,4 +119,5 @@ def collect(topology: Topology, plan: Plan, state: str) -> PipelineStats:
             tuple(BatchProcessorStats(seat.index, seat.worker.batches, seat.successful, seat.failed, seat.busy_seconds,
                                       seat.workload) for seat in one.seats)) for one in topology.batching),
         producers=tuple(producer.stats() for producer in plan.producers),
+        partitions=topology.partitions.stats() if topology.partitions is not None else (),
     )

@@ -6,6 +6,7 @@ matter of `drain`, who watches it that of `monitor`.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from dataclasses import dataclass
@@ -14,12 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from wsengine import telemetry
 from wsengine.engine.ring import Account, Parker
+from wsengine.logs import log
 from wsengine.pipeline.batch_processor import BatchProcessor
 from wsengine.pipeline.batcher import BatcherStage
 from wsengine.pipeline.crew import Crew
 from wsengine.pipeline.dispatcher import Dispatcher
 from wsengine.pipeline.latency import Latency
 from wsengine.pipeline.pace import Rate
+from wsengine.pipeline.partitions import Partitions
 from wsengine.pipeline.processor import Processor
 from wsengine.pipeline.rate_limiter import RateLimiter
 from wsengine.pipeline.seats import Post, Seat
@@ -35,9 +38,11 @@ if TYPE_CHECKING:
     from wsengine.pipeline.processors import Processors
     from wsengine.pipeline.rate_limiting import RateLimiting
     from wsengine.pipeline.source import Producer
+    from wsengine.pipeline.sources import Sources
 
 __all__ = ["Batching", "Topology"]
 
+logger = logging.getLogger("wsengine.pipeline")
 
 #: Bytes that a message in a batch takes beside its payload: two objects of its own, and at the worst a batch of its own.
 #: In a ring it takes none of these, but what waits there will come to the batchers.
@@ -72,24 +77,33 @@ class Topology:
         self.producers = plan.producers
         self.rate = Rate()
         self.parker = Parker()
-        self.account = Account(plan.max_queue, plan.max_queue_bytes, OBJECT_COST if plan.batchers else 0)
+        cost = OBJECT_COST if plan.batchers or callable(plan.partitioned_by) else 0
+        self.account = Account(plan.max_queue, plan.max_queue_bytes, cost)
         self.crew = Crew(owner, name, self.parker, self.account, concurrency=processors.concurrency,
                          min_demand=processors.min_demand, max_demand=processors.max_demand, spin=processors.spin / 1e6,
-                         log_failure=log_failure, limiter=_limiter(plan.rate_limiting), retry=processors.retry)
-        self.inbox = Inbox(self.account, self.parker, self.demand, self.crew.ask)
+                         log_failure=log_failure, limiter=_limiter(plan.rate_limiting), retry=processors.retry,
+                         partitioned=plan.partitioned_by is not None)
+        self.inbox = Inbox(self.crew.sources, self.demand, self.crew.ask)
         self.crew.add_inbox(self.inbox)
-        self.tests = Inbox(self.account, self.parker, self.demand, self.crew.ask)  # of test_message and test_batch
+        self.tests = Inbox(self.crew.sources, self.demand, self.crew.ask)  # of test_message and test_batch
         self.crew.add_inbox(self.tests, True)
         self.dispatching: Post | None = None  # only where a producer wants it
         self._dispatcher: Dispatcher | None = None
         self.batching = [self._batching(key, batcher, processors) for key, batcher in plan.batchers.items()]
         self._resizing = threading.Lock()  # over seats, leaving and what was done by those that have left
-        self.seats = [self._seat(index) for index in range(processors.concurrency)]
+        self.seats: list[Seat[Processor]] = []
         self.leaving: list[Seat[Processor]] = []  # not replaced, and not ended yet
         self._left = (0, 0)  # successful, failed of those that have
         self._left_latency = Latency()
         for index, producer in enumerate(plan.producers):
             producer.attach(Host(name, index, self.crew, self.demand, finished, self.open_dispatcher, plan.overflow))
+        self.partitions: Partitions | None = None  # where there is a partition_by
+        self._wanted = processors.concurrency
+        if plan.partitioned_by is not None:
+            self.partitions = Partitions(self.crew, plan.partitioned_by, plan.overflow, cost, self._settled, self._remap)
+            self.partitions.use(self.partitions.make_shares(processors.concurrency))
+        shares = self.crew.shares * (1 if self.partitions is not None else processors.concurrency)
+        self.seats = [self._seat(index, share) for index, share in enumerate(shares)]
 
     def update_rate(self, rate_limiting: RateLimiting, reset: bool) -> None:
         """Have another rate allowed, where one is."""
@@ -101,7 +115,8 @@ class Topology:
         initial, function = batcher.batch_size if isinstance(batcher.batch_size, tuple) else (None, None)
         stage = BatcherStage(self.crew, key, concurrency=batcher.concurrency, count=batcher.count, function=function,
                              initial=initial, timeout=batcher.batch_timeout, bound=batcher.bound(processors.concurrency),
-                             retry=batcher.retry)
+                             retry=batcher.retry, by=batcher.partition_by or self.plan.partition_by,
+                             inherits=batcher.partition_by is None and self.plan.processors.partition_by is None)
         self.crew.add_batcher(key, stage)
         seats = [Seat("batch processor", index, partial(BatchProcessor, stage, index))
                  for index in range(batcher.concurrency)]
@@ -110,14 +125,19 @@ class Topology:
                 seat.time_limit = TimeLimit(self.name, seat.index, batcher.time_limit, telemetry.BATCH_PROCESSOR_OVERDUE)
         return Batching(stage, Post("batcher", len(self.crew.batchers) - 1, stage), seats)
 
-    def _seat(self, index: int) -> Seat[Processor]:
-        seat = Seat("processor", index, partial(Processor, self.crew, index))
+    def _seat(self, index: int, sources: Sources) -> Seat[Processor]:
+        seat = Seat("processor", index, partial(Processor, self.crew, index, sources))
         if self.plan.processors.time_limit is not None:
             seat.time_limit = TimeLimit(self.name, index, self.plan.processors.time_limit, telemetry.PROCESSOR_OVERDUE)
         return seat
 
     def resize(self, concurrency: int) -> None:
-        """Have so many processors: new ones are started at once, those too many end behind the chunk in hand."""
+        """Have so many processors: new ones are started at once, those too many end behind the chunk in hand. With
+        partitions the partitioner does it, when it can."""
+        if self.partitions is not None:
+            self._wanted = concurrency
+            self.partitions.partitioner.change_wanted()
+            return
         with self._resizing:
             self.crew.set_concurrency(concurrency)
             for batching in self.batching:
@@ -125,7 +145,7 @@ class Topology:
             if concurrency > 1:
                 self.crew.choose_lead()
             for index in range(len(self.seats), concurrency):
-                seat = self._seat(index)
+                seat = self._seat(index, self.crew.sources)
                 seat.occupy()
                 self.seats = [*self.seats, seat]
             leaving = self.seats[concurrency:]
@@ -136,6 +156,47 @@ class Topology:
             self.seats = self.seats[:concurrency]
         self.crew.look_again()
 
+    def _settled(self) -> bool:
+        """Whether nothing that was given to partitions is under way any more; what waits in batches is told to go on. The
+        partitioner, which gives nothing meanwhile."""
+        if not all(share.idle and share.account.messages == 0 for share in self.crew.shares):
+            return False
+        for batching in self.batching:
+            batching.stage.flush()
+        return self.batched == 0
+
+    def _remap(self) -> None:
+        """Have as many partitions as are wanted, with processors of their own. The partitioner, when all is settled. What
+        cannot be made leaves those that there are."""
+        assert self.partitions is not None
+        wanted, before, seats = self._wanted, self.crew.shares, []
+        try:
+            shares = self.partitions.make_shares(wanted)
+            for index, share in enumerate(shares):
+                seat = self._seat(index, share)
+                seat.occupy()
+                seats.append(seat)
+        except (RuntimeError, OSError, MemoryError) as fault:  # no thread to be had, or no memory
+            log(logger, logging.ERROR, "pipeline %s could not be resized to %d", self.name, wanted, error=fault)
+            self._dismiss(seats)
+            return
+        with self._resizing:
+            for batching in self.batching:
+                batching.stage.set_bound(self.plan.batchers[batching.stage.key].bound(wanted))
+            leaving, self.seats = self.seats, seats
+            self.leaving = [*self.leaving, *leaving]
+        self.partitions.use(shares)
+        self._dismiss(leaving)
+        for share in before:
+            share.parker.notify_all()
+        self.crew.look_again()
+
+    def _dismiss(self, seats: list[Seat[Processor]]) -> None:
+        for seat in seats:
+            seat.closing = True
+            seat.worker.leave()
+            seat.worker.sources.parker.notify_all()
+
     def bid_farewell(self) -> None:
         """Take those out that were to leave and have ended; the monitor."""
         with self._resizing:
@@ -144,7 +205,7 @@ class Topology:
                 self._left = (self._left[0] + seat.successful, self._left[1] + seat.failed)
                 seat.add_latency(self._left_latency)
             self.leaving = [seat for seat in self.leaving if seat not in gone]
-            if gone and not self.leaving:
+            if gone and not self.leaving and self.partitions is None:
                 self.crew.choose_lead()          # one alone may read by itself again
 
     def demand(self) -> int:
@@ -179,12 +240,14 @@ class Topology:
     def posts(self) -> list[Post]:
         """The places of all threads, of which each is replaced if it dies."""
         dispatching = [self.dispatching] if self.dispatching is not None else []
-        return [*self.workers, *(batching.post for batching in self.batching), *dispatching]
+        partitioning = [self.partitions.post] if self.partitions is not None else []
+        return [*self.workers, *(batching.post for batching in self.batching), *partitioning, *dispatching]
 
     @property
     def depth(self) -> int:
         """About how many messages wait to be claimed by a processor or the dispatcher."""
-        return self.crew.depth + (self._dispatcher.depth if self._dispatcher is not None else 0)
+        return (self.crew.depth + (self._dispatcher.depth if self._dispatcher is not None else 0)
+                + (self.partitions.partitioner.held if self.partitions is not None else 0))
 
     @property
     def batched(self) -> int:
@@ -214,13 +277,18 @@ class Topology:
             workers, (successful, failed) = self.workers, self._left
             successful += sum(seat.successful for seat in workers)
             failed += sum(seat.failed for seat in workers)
-        return successful + self.swept[0], failed + sum(one.stage.failed for one in self.batching) + self.swept[1]
+        failed += sum(one.stage.failed for one in self.batching)
+        if self.partitions is not None:
+            failed += self.partitions.partitioner.failed
+        return successful + self.swept[0], failed + self.swept[1]
 
     def observe(self, now: float) -> None:
         """Note how things stand, for figures over the last seconds. The monitor."""
         self.rate.note(now, sum(self.totals()))
         for seat in self.workers:
             seat.observe(now)
+        if self.partitions is not None:
+            self.partitions.observe(now)
 
     @property
     def latency(self) -> Latency:

@@ -241,7 +241,7 @@ class WebSocketProducer(Producer):
         self._supervisor = Supervisor(
             self._name, self.connections, parker, self._receiver, self._timer, self._events, self._timing, self._dial,
             lambda error: host.finished(self, error), (account.max_messages, account.max_bytes))
-        origin = Origin(self.connections)
+        origin = Origin(self.connections, self._supervisor)
         if dispatcher is not None and self._session_markers:
             self._supervisor.introduce = partial(dispatcher.open, ring)
         if dispatcher is None:
@@ -372,8 +372,14 @@ def _check_hooks(on_upgrade: object, frame_handler: object, state: object) -> No
 class Origin:
     """Where the messages of one producer come from: what a Message asks for its connection and metadata."""
 
-    def __init__(self, connections: Sequence[Connection]) -> None:
+    def __init__(self, connections: Sequence[Connection], supervisor: Supervisor) -> None:
         self._connections = connections
+        self._supervisor = supervisor
+
+    def fail(self, index: int, epoch: int, error: BaseException) -> None:
+        """Have the connection closed and told as failed, if it is still that generation: there is no room for what it
+        brings."""
+        self._supervisor.fail(index, epoch, error)
 
     def connection(self, index: int) -> Connection:
         return self._connections[index]

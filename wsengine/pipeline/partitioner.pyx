@@ -1,0 +1,425 @@
+"""The partitioner: one thread that gives each message to the processor of its partition.
+
+With a compiled key it moves what readers have put in their rings without the GIL, so that a busy handler holds up nobody
+else's partition. Messages that are objects already, and keys that a Python callable finds, need the GIL.
+
+A partition that is full holds up nothing until a message comes for it; then the pipeline's overflow policy decides. To wait
+means that all wait, for what comes behind that message may be read only later (reference B-21).
+"""
+from wsengine.errors import EngineError, QueueOverflow
+from wsengine.message import Failed
+
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libcpp.atomic cimport atomic, memory_order_acq_rel, memory_order_acquire, memory_order_relaxed, memory_order_release
+from wsengine.engine.fanout cimport MOVED_FAILED, MOVED_NONE, MOVED_STUCK, Fan, Fanout, Moved, fan_move, fan_rest
+from wsengine.engine.keys cimport KeyExtractor
+from wsengine.engine.overflow cimport OVERFLOW_BLOCK, OVERFLOW_DROP_OLDEST, OVERFLOW_ERROR, policy, policy_names
+from wsengine.engine.ring cimport Account, CAccount, Ring
+from wsengine.message cimport Message
+from wsengine.pipeline.chunk cimport Chunk
+from wsengine.pipeline.crew cimport Crew
+from wsengine.pipeline.emission cimport emit
+from wsengine.pipeline.materialiser cimport CHUNK, Materialiser
+from wsengine.pipeline.message_key cimport key_of_message
+from wsengine.pipeline.sources cimport Queue, Sources
+
+cdef extern from "<unistd.h>" nogil:
+    int usleep(unsigned int us)
+
+cdef int64_t SLICE_NS = 1000000000       # it looks up once a second, whatever became of a wake
+cdef int ROOM_SLICE_MS = 50              # the same of a wait for room: a stop rings no bell
+cdef unsigned int SETTLE_US = 1000        # between looks whether all is settled
+
+
+cdef class Partitioner:
+    """Gives messages to partitions; `run` is the body of its thread.
+
+    Args:
+        crew: of the pipeline, which is partitioned.
+        by: a KeyExtractor, or a callable that is given a Message and returns an int from 0, a str or bytes.
+        overflow: what becomes of messages for which their partition has no room: as of a pipeline.
+        settled: called to ask whether nothing is under way to or behind the processors.
+        change: called to make another number of partitions, once that was asked for and all is settled.
+    """
+
+    def __cinit__(self, Crew crew not None, by, str overflow not None, *, settled, change):
+        self.crew = crew
+        self.sources = crew.sources
+        self.thread_name = f"wsengine:{crew.name}:partitioner"
+        if isinstance(by, KeyExtractor):
+            self.extractor = by
+        else:
+            self.function = by
+        self.overflow = policy(overflow)
+        self.settled = settled
+        self.change = change
+        self.bell = crew.account.new_bell()
+        self.fanouts = []
+        self.stalled = []
+        self.refused = []
+        self.materialiser = Materialiser.__new__(Materialiser, crew.account)
+        self.ending = new atomic[int](0)
+        self.changing = new atomic[int](0)
+
+    def __dealloc__(self):
+        if self.bell != NULL:
+            self.bell.shut()
+        del self.ending
+        del self.changing
+
+    def connect(self) -> None:
+        """Give to the crew's shares from here on. Before its thread starts, or in it with no objects in hand."""
+        cdef Sources share
+        cdef Fanout fanout
+        cdef Py_ssize_t at
+        for share in self.crew.shares:
+            share.account.c.set_door(0, self.bell)
+        self.dropped_before = self.dropped
+        self.stalled = [0] * len(self.crew.shares)
+        self.refused = [0] * len(self.crew.shares)
+        before, self.fanouts = self.fanouts, []
+        self.fans.clear()
+        self.failing = NULL
+        if self.extractor is None:
+            return
+        for at, entry in enumerate(self.sources.rings):
+            fanout = Fanout((<tuple>entry)[0], self.extractor,
+                            [(<tuple>(<Sources>one).rings[at])[0] for one in self.crew.shares],
+                            policy_names[<int>self.overflow])
+            if before:
+                fanout.inherit(before[at])
+            self.fanouts.append(fanout)
+            self.fans.push_back(&fanout.c)
+
+    # --------------------------------------------------------------------------------------------------------- the loop
+
+    def run(self) -> None:
+        """Move messages until `end` and nothing is left to claim, or the crew is closed. If the thread dies, another may run
+        it, and goes on where that was."""
+        cdef Need need
+        while True:
+            self.deliver_hand()
+            with nogil:
+                need = self.work()
+            if need == NEED_END:
+                return
+            if need == NEED_FAILURE:
+                origin = (<tuple>self.sources.rings[self.index_of_failing()])[1]
+                self.fail_connection(origin, self.failing.failed_index, self.failing.failed_epoch)
+            elif need == NEED_CHANGE:
+                self.change_partitions()
+            else:
+                self.take_objects()
+
+    def index_of_failing(self):
+        """Which ring's fan wants a connection failed."""
+        cdef size_t i
+        for i in range(self.fans.size()):
+            if self.fans[i] == self.failing:
+                return i
+        raise EngineError("no ring of the partitioner's")
+
+    cdef bint is_over(self) noexcept nogil:
+        return self.crew.closed.load(memory_order_acquire) != 0
+
+    cdef Need work(self) noexcept nogil:
+        """Move descriptors until something needs the GIL. When all is over, what is in hand is moved on for whoever sweeps."""
+        cdef uint32_t seen
+        cdef bint objects
+        cdef Fan* fan
+        while True:
+            self.sources.parker.c.arrive()
+            if self.is_over():
+                for fan in self.fans:
+                    fan_move(fan, True)
+                    fan_rest(fan)
+                return NEED_END
+            if self.changing.load(memory_order_acquire):     # pairs with change_wanted
+                return NEED_CHANGE
+            if self.move():
+                if self.failing != NULL:
+                    return NEED_FAILURE
+                if self.sources.given.load(memory_order_relaxed):
+                    return NEED_OBJECTS
+                continue
+            seen = self.sources.parker.c.prepare()
+            # pairs with Sources.tell; taken over by take_objects
+            objects = self.sources.given.load(memory_order_acquire) or self.function_waits()
+            if objects or self.sources.ring_ready() or self.changing.load(memory_order_acquire) or self.is_over():
+                self.sources.parker.c.leave()
+                if objects:
+                    return NEED_OBJECTS
+                continue
+            if self.ending.load(memory_order_acquire):
+                self.sources.parker.c.leave()
+                for fan in self.fans:
+                    fan_rest(fan)
+                return NEED_END
+            self.crew.account.c.wake_resting()
+            if self.sources.parker.c.wait_in_poll(seen, self.crew.spin_ns):
+                self.sources.parker.c.leave()
+            else:
+                self.sources.parker.c.wait(seen, SLICE_NS)
+
+    cdef bint function_waits(self) noexcept nogil:
+        """Whether a ring has messages whose key only a callable knows."""
+        return self.fans.size() == 0 and self.sources.ring_ready()
+
+    cdef bint move(self) noexcept nogil:
+        """Move a batch of the next ring in turn that has one, and wait where its partition is full; whether there was any."""
+        cdef size_t i, places = self.fans.size()
+        cdef Fan* fan
+        cdef Moved moved
+        for i in range(places):
+            fan = self.fans[(self.turn + i) % places]
+            moved = fan_move(fan, False)
+            if moved == MOVED_NONE:
+                continue
+            if moved == MOVED_STUCK:
+                self.turn = (self.turn + i) % places         # its rest is in hand
+                self.await_room(fan.parts[fan.stuck].account)
+                return True
+            self.turn = (self.turn + i + 1) % places
+            self.failing = fan if moved == MOVED_FAILED else NULL
+            return True
+        return False
+
+    cdef void await_room(self, CAccount* account) noexcept nogil:
+        """Wait until half of a partition's share is free, a while at the most."""
+        if account.starve(0):
+            self.bell.wire().wait(ROOM_SLICE_MS)
+        self.bell.answer()
+
+    # ---------------------------------------------------------------------------------------------------------- objects
+
+    cdef take_objects(self):
+        """Give all messages that are objects now to their partitions, and what a callable has to see."""
+        cdef list messages
+        self.sources.given.exchange(0, memory_order_acq_rel)   # pairs with Sources.tell: what comes later tells again
+        for inbox in self.sources.inboxes:
+            while len(inbox.queue) and not self.is_over():
+                messages = taken_of(inbox.queue)
+                self.take_hand(messages, None, inbox is not self.sources.unlimited)
+                self.deliver_hand()
+                if self.crew.askers.load(memory_order_relaxed):
+                    inbox.asked()
+        if self.function is not None and not self.is_over():
+            self.claim_ring()
+
+    cdef take_hand(self, list messages, object transformer, bint limited):
+        """Have messages in hand, which the transformer has not seen, if there is one."""
+        cdef Message message
+        for message in messages:
+            message.holder = self
+        self.transformer = transformer
+        self.made = 0
+        self.limited = limited
+        with self.lock:
+            self.hand = messages
+            self.at = 0
+
+    cdef claim_ring(self):
+        """Make messages of what the next ring in turn has, and give them to their partitions."""
+        cdef tuple entry
+        cdef list messages
+        cdef size_t i, places = len(self.sources.rings)
+        for i in range(places):
+            entry = <tuple>self.sources.rings[(self.turn + i) % places]
+            if (<Ring>entry[0]).c.ready():
+                messages = self.materialiser.claim(<Ring>entry[0], CHUNK, entry[1], None)
+                if messages is not None:
+                    self.turn = (self.turn + i + 1) % places
+                    self.take_hand(messages, entry[2], True)
+                    self.deliver_hand()
+                    return
+
+    cdef deliver_hand(self):
+        """Give what is in hand to its partitions, as long as that is ours to do."""
+        cdef list hand = self.hand
+        while hand is not None and self.at < len(hand):
+            if not self.deliver(hand):
+                return
+        with self.lock:
+            if not self.taken:
+                self.hand = None
+
+    cdef bint deliver(self, list hand):
+        """Give the next message in hand to its partition; False if that is no longer ours to do."""
+        cdef Message message
+        cdef Sources share
+        cdef Py_ssize_t partition
+        cdef object inbox
+        if self.transformer is not None and self.made <= self.at and not self.transform(hand):
+            return False
+        message = <Message>hand[self.at]
+        partition = self.partition_of(message)
+        share = <Sources>self.crew.shares[partition]
+        if not share.account.c.admits() and not self.find_room(message, share, partition):
+            return not self.is_over()            # it was refused, and the next one's turn has come
+        inbox = share.inboxes[0] if self.limited else share.unlimited
+        with self.lock:
+            if self.taken:
+                return False
+            self.at += 1
+            message.holder = inbox
+            share.account.c.enter(1, message.charged)
+            (<Queue>inbox).queue.append(message)
+        share.parker.c.notify()
+        return True
+
+    cdef bint transform(self, list hand):
+        """Have the next message in hand replaced by what the transformer makes of it; False if it is no longer ours."""
+        cdef Message message = <Message>hand[self.at]
+        cdef Message other = <Message>emit(self, self.crew.log_failure, self.transformer, message, (message.payload,))[0]
+        with self.lock:
+            if self.taken:
+                return False
+            hand[self.at] = other
+            self.made = self.at + 1
+            self.crew.account.c.charge(0, other.charged)
+            self.crew.account.c.release(0, message.charged)
+        return True
+
+    cdef Py_ssize_t partition_of(self, Message message):
+        """The number of a message's partition. One without a key has failed, and may go to any."""
+        cdef uint64_t n = len(self.crew.shares)
+        if message.verdict is None:
+            try:
+                return <Py_ssize_t>(key_of_message(self.function, self.extractor, message) % n)
+            except BaseException as error:
+                self.crew.log_failure("partition_by", error)
+                message.set_verdict(Failed(error, error))
+        return <Py_ssize_t>(message.seq % n)
+
+    # ------------------------------------------------------------------------------------------------- where there is no room
+
+    cdef bint find_room(self, Message message, Sources share, Py_ssize_t partition):
+        """Have room made in a full partition, as the policy says; False if the message is not to go there."""
+        self.stalled[partition] += 1
+        while not share.account.c.admits():
+            if self.is_over():
+                return False
+            if self.overflow == OVERFLOW_BLOCK or not self.limited:
+                with nogil:
+                    self.await_room(share.account.c)
+            elif self.overflow == OVERFLOW_DROP_OLDEST:
+                if not self.shed(share, partition):
+                    return True                  # all of it is in hand, and the newest is what this policy is chosen for
+            else:
+                self.refuse_next(message, partition)
+                return False
+        return True
+
+    def shed(self, Sources share, partition):
+        """Fail the object that has waited longest in a partition; whether there was any."""
+        try:
+            message = (<Queue>share.inboxes[0]).queue.popleft()
+        except IndexError:
+            return False
+        self.refuse(message, partition, share.account)
+        return True
+
+    def refuse_next(self, Message message, partition):
+        """Fail the next message in hand, unless that is no longer ours; and its connection, where the policy wants it."""
+        with self.lock:
+            if self.taken:
+                return
+            self.at += 1
+        self.refuse(message, partition, self.crew.account)
+        if self.overflow == OVERFLOW_ERROR and message.origin is not None:
+            self.fail_connection(message.origin, message.connection_index, message.epoch)
+
+    def refuse(self, Message message, partition, Account account):
+        """Acknowledge a message as failed for which its partition had no room; `account` is charged with it."""
+        cdef Chunk chunk = Chunk(account)
+        fill(chunk, [message])
+        chunk.take_over(f"partition {partition} was full")
+        self.refused[partition] += 1
+        self.failed += 1
+
+    cdef fail_connection(self, object origin, uint32_t index, uint32_t epoch):
+        """Have the connection closed whose message found no room, if it is still that generation."""
+        try:
+            origin.fail(index, epoch, QueueOverflow('there was no room for a message in its partition, and overflow is '
+                                                    '"error"'))
+        except BaseException as raised:          # its producer is another kind, or has ended
+            self.crew.log_failure("overflow", raised)
+
+    # ------------------------------------------------------------------------------------------------ from other threads
+
+    def change_wanted(self) -> None:
+        """Have another number of partitions made, once everything under way is settled. Thread-safe."""
+        self.changing.store(1, memory_order_release)           # pairs with the acquire in work
+        self.sources.parker.c.notify_all()
+        self.bell.ring()
+
+    def change_partitions(self):
+        """Give nothing to anybody until all that was given is settled, then have the partitions changed."""
+        while not self.is_over():
+            if self.settled():
+                self.changing.exchange(0, memory_order_acq_rel)
+                self.change()
+                return
+            with nogil:
+                usleep(SETTLE_US)
+
+    def end(self) -> None:
+        """Leave once nothing is left to claim."""
+        self.ending.store(1, memory_order_release)             # pairs with the acquire in work
+        self.sources.parker.c.notify_all()
+
+    def take_over(self, reason) -> int:
+        """After the crew was closed: fail what is in hand, even while a callable has not returned; how many those were."""
+        cdef list rest = []
+        cdef Chunk chunk
+        with self.lock:
+            self.taken = True
+            if self.hand is not None:
+                rest = self.hand[self.at:]
+                self.hand = None
+        if not rest:
+            return 0
+        chunk = Chunk(self.crew.account)
+        fill(chunk, rest)
+        chunk.take_over(reason)
+        return len(rest)
+
+    @property
+    def held(self) -> int:
+        """Messages in hand that are no objects yet."""
+        return sum([fanout.held for fanout in self.fanouts])
+
+    def ack_now(self, message) -> None:
+        """A message that is in hand here cannot be acknowledged."""
+        raise EngineError(f"{message!r} waits for a processor; acknowledge it in its handler")
+
+    def figures(self, Py_ssize_t partition) -> tuple:
+        """Of one partition: how often it was found full, and for how many messages it had no room."""
+        return (self.stalled[partition] + sum([fanout.stalls(partition) for fanout in self.fanouts]),
+                self.refused[partition] + sum([fanout.dropped(partition) for fanout in self.fanouts]))
+
+    @property
+    def dropped(self) -> int:
+        """Messages for which a partition had no room and that were never objects."""
+        return self.dropped_before + sum([fanout.dropped(i) for fanout in self.fanouts for i in range(len(self.stalled))])
+
+
+cdef list taken_of(object queue):
+    """Take what waits in a queue out, some of it at a time."""
+    cdef list messages = []
+    try:
+        while len(messages) < CHUNK:
+            messages.append(queue.popleft())
+    except IndexError:                           # that was all
+        pass
+    return messages
+
+
+cdef fill(Chunk chunk, list messages):
+    """Have a chunk hold messages that are charged to its account."""
+    cdef Message message
+    for message in messages:
+        message.holder = chunk
+        chunk.size += message.charged
+    chunk.messages = messages
+    chunk.left = len(messages)
