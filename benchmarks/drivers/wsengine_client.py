@@ -1,4 +1,5 @@
-"""wsengine as a measured client: a pipeline with one of several handlers."""
+"""wsengine as a measured client: a pipeline with one of several handlers, with or without a batcher and with telemetry
+heard or not. Which of these are compared is the business of the suites and of compare."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ import time
 from importlib.metadata import PackageNotFoundError, version
 
 from benchmarks.drivers.window import Tally, arguments, measure, report
-from wsengine import Message, Pipeline, Processors, WebSocketProducer
+from wsengine import Batcher, BatchInfo, Message, Pipeline, Processors, WebSocketProducer, telemetry
 from wsengine.testing.stamp import read_stamp
 
 
@@ -17,6 +18,20 @@ class Measured(Pipeline):
     def __init__(self, *args, each: int, **options):
         super().__init__(*args, **options)
         self.tally = Tally(each)
+
+
+class PassMessage(Measured):
+    """Does nothing."""
+
+    def handle_message(self, message: Message) -> None:
+        pass
+
+
+class PassMessages(Measured):
+    """Does nothing by chunks."""
+
+    def handle_messages(self, messages: list[Message]) -> None:
+        pass
 
 
 class CountMessage(Measured):
@@ -99,12 +114,50 @@ class BusyMessage(Measured):
             pass
 
 
+class Batched:
+    """What --batcher adds to a handler: one for batches that does nothing, for what is measured is the way there."""
+
+    def handle_batch(self, messages: list[Message], batch_info: BatchInfo) -> None:
+        pass
+
+
 HANDLERS = {
+    ("flood", "pass"): PassMessage, ("flood", "pass-chunks"): PassMessages,
     ("flood", "message"): CountMessage, ("flood", "message-data"): TakeMessage,
     ("flood", "messages"): CountMessages, ("flood", "messages-data"): TakeMessages,
     ("latency", "message"): StampMessage, ("latency", "messages"): StampMessages,
     ("flood", "json"): ParseMessage, ("flood", "json-chunks"): ParseMessages, ("flood", "busy"): BusyMessage,
 }
+
+#: Those that come once a message; all others come once a chunk or batch, or more seldom.
+MESSAGE_EVENTS = (telemetry.MESSAGE_START, telemetry.MESSAGE_STOP, telemetry.MESSAGE_EXCEPTION)
+#: What --telemetry may say: the events that have a handler.
+HEARD: dict[str, tuple[telemetry.Event, ...]] = {
+    "nothing": (), "unrelated": (("benchmark", "unrelated"),), "message": MESSAGE_EVENTS, "all": telemetry.all_events(),
+    "chunk": tuple(event for event in telemetry.all_events() if event not in MESSAGE_EVENTS),
+}
+
+
+class EventCount:
+    """What a telemetry handler counts up."""
+
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count = 0
+
+
+def count_event(event, measurements, metadata, tally) -> None:
+    """The handler: no event does less."""
+    tally.count += 1
+
+
+def listen(events: tuple[telemetry.Event, ...]) -> dict[telemetry.Event, EventCount]:
+    """Attach a handler to each event, with a count of its own."""
+    counts = {event: EventCount() for event in events}
+    for event, count in counts.items():
+        telemetry.attach(event, event, count_event, count)
+    return counts
 
 
 def main() -> None:
@@ -113,12 +166,21 @@ def main() -> None:
     parser.add_argument("--concurrency", type=int, default=1, help="processors")
     parser.add_argument("--max-demand", type=int, default=100)
     parser.add_argument("--spin", type=float, default=0.0, help="microseconds a processor looks before it sleeps")
+    parser.add_argument("--batcher", type=int, default=0, help="threads of a batcher's handle_batch; 0 for no batcher")
+    parser.add_argument("--batch-size", type=int, default=100)
+    parser.add_argument("--telemetry", choices=HEARD, default="nothing", help="the events that have a counting handler")
     options = parser.parse_args()
     if (options.mode, options.handler) not in HANDLERS:
         parser.error(f"--mode {options.mode} has no handler {options.handler!r}")
-    pipeline = HANDLERS[options.mode, options.handler](
+    heard = listen(HEARD[options.telemetry])
+    batchers = {"default": Batcher(concurrency=options.batcher, batch_size=options.batch_size)} if options.batcher else {}
+    kind = HANDLERS[options.mode, options.handler]
+    if batchers:
+        kind = type(f"Batched{kind.__name__}", (Batched, kind), {})
+    pipeline = kind(
         WebSocketProducer(options.url), each=options.size,
         processors=Processors(concurrency=options.concurrency, max_demand=options.max_demand, spin=options.spin),
+        batchers=batchers,
     )
 
     def read() -> tuple[int, int]:
@@ -134,7 +196,8 @@ def main() -> None:
         raise RuntimeError(f"{failed} messages failed, so the figures are of something else")
     report(result, {
         "client": "wsengine", "version": _version(), "handler": options.handler, "concurrency": options.concurrency,
-        "max_demand": options.max_demand, "spin_us": options.spin, "utf8_checked": True,
+        "max_demand": options.max_demand, "spin_us": options.spin, "utf8_checked": True, "batcher": options.batcher,
+        "telemetry": options.telemetry, "events_heard": sum(one.count for one in heard.values()),
     })
 
 

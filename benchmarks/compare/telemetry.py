@@ -1,0 +1,39 @@
+"""What telemetry costs: a pipeline with handlers attached beside one without, `python -m benchmarks.compare.telemetry`.
+
+All callbacks of the pipeline do nothing. Each event that is heard has a handler of its own, which adds one to a count; the
+budget is a loss of 30 % of the messages a second. Sides: nothing attached, the same once more, which shows what chance does;
+a handler of an event that never comes; all events but those of each message; those of each message; all events.
+"""
+
+from __future__ import annotations
+
+from benchmarks.compare.sides import all_rounds, heading, lines, parser
+
+HANDLERS = {"handle_message": "pass", "handle_messages": "pass-chunks"}
+SIDES = {
+    "nothing": "nothing", "nothing again": "nothing", "an unrelated event": "unrelated", "chunks and batches": "chunk",
+    "messages": "message", "all events": "all",
+}
+
+
+def main() -> None:
+    """Print a block for each kind of handler, without and with a batcher."""
+    made = parser(__doc__)
+    made.add_argument("--concurrency", type=int, default=1, help="processors")
+    made.add_argument("--handlers", default=",".join(HANDLERS))
+    made.add_argument("--batchers", default="0,1", help="0: none; else the threads of one")
+    made.add_argument("--sides", default=",".join(SIDES))
+    options = made.parse_args()
+    print(heading(options))
+    for handler in options.handlers.split(","):
+        for batcher in map(int, options.batchers.split(",")):
+            sides = {
+                name: ("--handler", HANDLERS[handler], "--concurrency", options.concurrency, "--batcher", batcher,
+                       "--telemetry", SIDES[name]) for name in options.sides.split(",")
+            }
+            print(f"\n{handler}, {'a' if batcher else 'no'} batcher")
+            print("\n".join(lines(all_rounds(sides, options))), flush=True)
+
+
+if __name__ == "__main__":
+    main()
