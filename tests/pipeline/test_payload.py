@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from wsengine import telemetry
 from wsengine.engine.ring import Account, Parker, Ring
 from wsengine.pipeline.crew import Crew
 from wsengine.pipeline.processor import Processor
@@ -126,3 +127,26 @@ def test_processors_share_nothing(seed):
     for run in runs:
         run.join(30)
         assert not run.is_alive()
+
+
+def test_what_telemetry_has_been_shown_and_keeps_stays_as_it_was():
+    """A handler that keeps nothing has the messages used again; one that keeps some has these left alone."""
+    calls = dict.fromkeys((telemetry.PROCESSOR_START, telemetry.PROCESSOR_STOP, telemetry.MESSAGE_START,
+                           telemetry.MESSAGE_STOP), 0)
+    kept = {event: [] for event in calls}
+    lists = {telemetry.PROCESSOR_START: "messages", telemetry.PROCESSOR_STOP: "successful_messages_to_ack"}
+
+    def keep_some(event, measurements, metadata, config):
+        calls[event] += 1
+        if calls[event] % 7 == 0:
+            messages = metadata[lists[event]] if event in lists else [metadata["message"]]
+            kept[event].append((messages, [message.data.decode() for message in messages]))
+
+    telemetry.attach_many("keeper", tuple(calls), keep_some)
+    try:
+        handle_all([b"payload %d" % number for number in range(4000)], lambda message, number: None)
+    finally:
+        telemetry.detach("keeper")
+    for event, pairs in kept.items():
+        assert pairs, event
+        assert all([message.data.decode() for message in messages] == texts for messages, texts in pairs), event

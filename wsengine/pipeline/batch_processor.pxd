@@ -24,4 +24,6 @@ cdef class BatchProcessor:
     cdef readonly int64_t busy_ns    # time spent on batches; its thread
     cdef readonly int64_t since_ns   # when the batch in hand was begun, 0: none; its thread
     cdef handle(self)
-    cdef settle(self, object about, object error)
+    cdef settle(self, tuple about, object error)
+    cdef tuple tell_start(self, list messages, object info)
+    cdef tell_end(self, tuple begun, object error, list messages, Py_ssize_t failed)

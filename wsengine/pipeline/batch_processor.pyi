@@ -1,7 +1,5 @@
-from typing import Any, final
+from typing import final
 
-from wsengine.message import Message
-from wsengine.pipeline.batch import BatchInfo
 from wsengine.pipeline.batcher import BatcherStage
 from wsengine.pipeline.latency import Latency
 
@@ -33,7 +31,3 @@ class BatchProcessor:
     def let_go(self) -> None: ...
     def take_over(self, reason: object) -> tuple[int, int, int]: ...
     def retire(self) -> None: ...
-    def tell_start(self, messages: list[Message], info: BatchInfo) -> tuple[int, dict[str, Any]]: ...
-    def tell_end(
-        self, begun: tuple[int, dict[str, Any]], error: BaseException | None, messages: list[Message]
-    ) -> None: ...

@@ -3,8 +3,6 @@
 One batch at a time is in hand (Broadway's BatchProcessorStage). As with a processor, user code cannot kill the loop: whatever
 handle_batch raises fails its messages.
 """
-import time
-
 from wsengine import telemetry
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
@@ -12,7 +10,7 @@ from wsengine.engine.ring cimport monotonic_ns
 from wsengine.message cimport Message
 from wsengine.pipeline.batch cimport Batch
 from wsengine.pipeline.batcher cimport BatcherStage, Lane
-from wsengine.pipeline.callbacks cimport call_batch, call_handle_failed
+from wsengine.pipeline.callbacks cimport call_batch, call_handle_failed, wall_ns
 from wsengine.pipeline.chunk cimport acknowledge
 from wsengine.pipeline.latency cimport Latency, note_latency
 from wsengine.pipeline.materialiser cimport give_back
@@ -21,6 +19,7 @@ cdef extern from "Python.h":
     ctypedef struct PyObject:
         pass
     PyObject* PyList_GET_ITEM(object list, Py_ssize_t i)
+    list PyList_GetSlice(list whole, Py_ssize_t low, Py_ssize_t high)
 
 cdef extern from *:
     """
@@ -80,7 +79,8 @@ cdef class BatchProcessor:
     cdef handle(self):
         """Have handle_batch run over the batch in hand, then acknowledge it."""
         cdef Batch batch = self.batch
-        cdef object about = None, error
+        cdef tuple about = None
+        cdef object error
         self.count = len(batch.messages)
         self.since_ns = monotonic_ns()
         table = ATTACHED()
@@ -89,7 +89,7 @@ cdef class BatchProcessor:
         error = call_batch(self.crew, batch, self.stage.key, self.stage.retry, self.where, &self.ticks)
         self.settle(about, error)
 
-    cdef settle(self, object about, object error):
+    cdef settle(self, tuple about, object error):
         """Acknowledge the batch in hand: handle_failed for the failed ones, then each group once."""
         cdef Batch batch = self.batch
         cdef list messages = batch.messages
@@ -127,7 +127,7 @@ cdef class BatchProcessor:
             self.crew.account.c.release(batch.left, batch.size)
         self.crew.tell_askers()
         if about is not None:
-            self.tell_end(about, error, messages)
+            self.tell_end(about, error, messages, failed)
         give_back(messages, self.crew.spares)
 
     def let_go(self) -> None:
@@ -149,18 +149,22 @@ cdef class BatchProcessor:
 
     # ------------------------------------------------------------------------------------------------------ telemetry
 
-    def tell_start(self, messages, info):
-        started = time.monotonic_ns()
-        about = {**self.where, "batch_info": info, "telemetry_span_context": object()}
-        telemetry.execute(START, {"system_time": time.time_ns(), "monotonic_time": started},
-                          {**about, "messages": list(messages)})
+    cdef tuple tell_start(self, list messages, object info):
+        cdef int64_t started = monotonic_ns()
+        cdef dict about = {**self.where, "batch_info": info, "telemetry_span_context": object()}
+        if START in ATTACHED():
+            telemetry.execute(START, {"system_time": wall_ns(), "monotonic_time": started},
+                              {**about, "messages": PyList_GetSlice(messages, 0, len(messages))})
         return started, about
 
-    def tell_end(self, begun, error, messages):
-        now = time.monotonic_ns()
-        started, about = begun
-        about["successful_messages"] = [one for one in messages if not one.failed]
-        about["failed_messages"] = [one for one in messages if one.failed]
+    cdef tell_end(self, tuple begun, object error, list messages, Py_ssize_t failed):
+        """Its lists are gone when it returns: no reference of ours keeps the messages from being used again."""
+        cdef int64_t now = monotonic_ns(), started = begun[0]
+        cdef dict about = <dict>begun[1]
+        about = {**about, "successful_messages": PyList_GetSlice(messages, 0, len(messages)), "failed_messages": []}
+        if failed:
+            about["successful_messages"] = [one for one in messages if (<Message>one).verdict is None]
+            about["failed_messages"] = [one for one in messages if (<Message>one).verdict is not None]
         if error is not None:
             about.update(telemetry.exception_metadata(error))
         telemetry.execute(STOP if error is None else EXCEPTION, {"duration": now - started, "monotonic_time": now}, about)

@@ -99,3 +99,5 @@ cdef class BatcherStage:
     cdef bint last_of_run(self, object group) except -1
     cdef fail(self, list messages, object error)
     cdef wake_lanes(self)
+    cdef tuple tell_start(self, object table, list messages)
+    cdef tell_stop(self, tuple about)

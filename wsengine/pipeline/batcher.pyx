@@ -4,7 +4,6 @@ A batch is complete by size, by time, counted from its first message and not ext
 (reference §6.5, with B-3 and B-4 repaired). Batches of one key leave in the order in which they were completed, and one at
 a time: where several batch processors share a lane, those of a key wait while one of that key is in hand.
 """
-import time
 from collections import deque
 
 from wsengine import telemetry
@@ -16,7 +15,7 @@ from wsengine.engine.keys cimport KeyExtractor
 from wsengine.engine.ring cimport Parker, monotonic_ns
 from wsengine.message cimport Message
 from wsengine.pipeline.batch cimport Batch
-from wsengine.pipeline.callbacks cimport call_handle_failed
+from wsengine.pipeline.callbacks cimport call_handle_failed, wall_ns
 from wsengine.pipeline.chunk cimport CHUNK_OPEN, Chunk, acknowledge
 from wsengine.pipeline.crew cimport Crew
 from wsengine.pipeline.message_key cimport key_of_message
@@ -185,7 +184,7 @@ cdef class BatcherStage:
         is closed."""
         cdef list failed = None
         table = ATTACHED()
-        about = self.tell_start(messages) if table and (BATCHER_START in table or BATCHER_STOP in table) else None
+        about = self.tell_start(table, messages) if table and (BATCHER_START in table or BATCHER_STOP in table) else None
         with self.lock:
             if self.closed:
                 return False
@@ -425,7 +424,7 @@ cdef class BatcherStage:
                 self.flushing = self.flushing and not flush
                 return
         table = ATTACHED()
-        about = self.tell_start([]) if table and (BATCHER_START in table or BATCHER_STOP in table) else None
+        about = self.tell_start(table, []) if table and (BATCHER_START in table or BATCHER_STOP in table) else None
         with self.lock:
             if not self.closed:
                 self.emit_all(NEVER if flush else now, "flush" if flush else "timeout")
@@ -619,20 +618,23 @@ cdef class BatcherStage:
 
     # ------------------------------------------------------------------------------------------------------ telemetry
 
-    def tell_start(self, messages):
+    cdef tuple tell_start(self, object table, list messages):
         """Whatever is thrown into the thread from outside here, the messages have to be accepted: nobody else has them."""
+        cdef int64_t started = monotonic_ns()
         try:
-            started = time.monotonic_ns()
-            about = {**self.where, "messages": list(messages), "telemetry_span_context": object()}
-            telemetry.execute(BATCHER_START, {"system_time": time.time_ns(), "monotonic_time": started}, about)
-            return started, about["telemetry_span_context"]
+            span = object()
+            if BATCHER_START in table:
+                telemetry.execute(BATCHER_START, {"system_time": wall_ns(), "monotonic_time": started},
+                                  {**self.where, "messages": PyList_GetSlice(messages, 0, len(messages)),
+                                   "telemetry_span_context": span})
+            return started, span
         except BaseException:
             return None
 
-    def tell_stop(self, about):
+    cdef tell_stop(self, tuple about):
+        cdef int64_t now = monotonic_ns()
         try:
-            now = time.monotonic_ns()
-            telemetry.execute(BATCHER_STOP, {"duration": now - about[0], "monotonic_time": now},
+            telemetry.execute(BATCHER_STOP, {"duration": now - <int64_t>about[0], "monotonic_time": now},
                               {**self.where, "telemetry_span_context": about[1]})
         except BaseException:
             pass                                 # as above

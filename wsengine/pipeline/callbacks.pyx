@@ -4,12 +4,11 @@ Whatever a callback raises fails one message, or the chunk, where it was given t
 this file (reference §6.3 with its repairs). What a callback returns must be the messages that it was given, or others that
 belong to nobody, which then take their places.
 """
-import time
-
 from wsengine import telemetry
 from wsengine.message import Failed
 
-from libc.stdint cimport uint64_t
+from libc.stdint cimport int64_t, uint64_t
+from wsengine.engine.ring cimport monotonic_ns
 from wsengine.message cimport Message
 from wsengine.pipeline.batch cimport Batch
 from wsengine.pipeline.chunk cimport CHUNK_TAKEN, Chunk
@@ -28,6 +27,12 @@ cdef extern from "Python.h":
     PyObject* PyMethod_GET_FUNCTION(object method)
     PyObject* PyMethod_GET_SELF(object method)
     void Py_DECREF(object o)
+
+cdef object ATTACHED = telemetry.attached
+cdef object MESSAGE_START = telemetry.MESSAGE_START
+cdef object MESSAGE_STOP = telemetry.MESSAGE_STOP
+cdef object MESSAGE_EXCEPTION = telemetry.MESSAGE_EXCEPTION
+
 
 cdef int raise_pending() except -1:
     """Let the error that is set already be raised here."""
@@ -185,16 +190,27 @@ cdef list to_retry(object retry, list messages, int retries):
 
 
 cdef call_watched(Crew crew, Chunk chunk, list messages, Py_ssize_t first, dict where, uint64_t* ticks):
-    """The same with telemetry for each message (reference §7.3)."""
+    """The same with telemetry for each message (reference §7.3). What nobody listens to is not put together."""
     cdef Message message
     cdef Py_ssize_t i, n = len(messages)
+    cdef int64_t started, now
+    cdef dict about
+    cdef object problem, result, span, table, known = None, execute = telemetry.execute
+    cdef bint start_heard = False, stop_heard = False
     for i in range(first, n):
         message = <Message>messages[i]
         if chunk.state == CHUNK_TAKEN:
             return
-        about = {**where, "message": message, "telemetry_span_context": object()}
-        started = time.monotonic_ns()
-        telemetry.execute(telemetry.MESSAGE_START, {"system_time": time.time_ns(), "monotonic_time": started}, about)
+        span = object()
+        started = monotonic_ns()
+        table = ATTACHED()
+        if table is not known:
+            known, start_heard, stop_heard = table, MESSAGE_START in table, MESSAGE_STOP in table
+        if start_heard:
+            about = where.copy()
+            about["message"] = message
+            about["telemetry_span_context"] = span
+            execute(MESSAGE_START, {"system_time": wall_ns(), "monotonic_time": started}, about)
         problem = None
         ticks[0] += 1
         try:
@@ -208,14 +224,21 @@ cdef call_watched(Crew crew, Chunk chunk, list messages, Py_ssize_t first, dict 
             (<Message>messages[i]).set_verdict(Failed(error, error))
         if crew.retry is not None:
             problem = call_again(crew, chunk, i, messages, problem, where, ticks)
-        now = time.monotonic_ns()
-        if problem is None:
-            telemetry.execute(telemetry.MESSAGE_STOP, {"duration": now - started, "monotonic_time": now},
-                              {**about, "message": messages[i]})
-        else:
+        now = monotonic_ns()
+        if problem is not None:
             crew.log_failure("handle_message", problem)
-            telemetry.execute(telemetry.MESSAGE_EXCEPTION, {"duration": now - started, "monotonic_time": now},
-                              {**about, **telemetry.exception_metadata(problem)})
+            execute(MESSAGE_EXCEPTION, {"duration": now - started, "monotonic_time": now},
+                    {**where, "message": message, "telemetry_span_context": span, **telemetry.exception_metadata(problem)})
+        else:
+            table = ATTACHED()
+            if table is not known:
+                known, start_heard, stop_heard = table, MESSAGE_START in table, MESSAGE_STOP in table
+        if problem is None and stop_heard:
+            about = where.copy()
+            about["message"] = messages[i]
+            about["telemetry_span_context"] = span
+            execute(MESSAGE_STOP, {"duration": now - started, "monotonic_time": now}, about)
+        about = None                             # it is not to keep the message from being used again
         chunk.progress = i + 1
 
 

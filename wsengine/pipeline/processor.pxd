@@ -34,13 +34,15 @@ cdef class Processor:
     cdef readonly int64_t since_ns   # when the chunk in hand was claimed, 0: none; its thread
     cdef readonly Latency latency    # from receive to acknowledgement here; its thread
     cdef Materialiser materialiser   # its thread
-    cdef object attached             # telemetry's table that the next two were looked up in; its thread
+    cdef object attached             # telemetry's table that the next three were looked up in; its thread
+    cdef bint start_heard            # somebody listens to the start of a chunk; its thread
     cdef bint chunks_heard           # somebody listens to the events of a chunk; its thread
     cdef bint messages_heard         # the same of a message; its thread
     cdef object span                 # telemetry's mark of it; its thread
-    cdef list watched                # the chunk in hand, while telemetry wants to see it afterwards; its thread
+    cdef bint watched                # telemetry wants to see the chunk in hand afterwards; its thread
     cdef object problem              # what a callback of the whole chunk in hand raised, or None; its thread
     cdef tuple outcome               # of that: successful and failed messages, once it has been decided; its thread
+    cdef list shown                  # of that: the messages to be used again behind the event; its thread
     cdef bint hands_on               # what succeeds goes to batchers; constant
     cdef bint sweeping               # it only fails what is left; its thread
     cdef object transformer          # for the chunk in hand, or None; its thread
@@ -60,6 +62,8 @@ cdef class Processor:
     cdef list spoiled_first(self, list messages)
     cdef handle(self)
     cdef look_who_listens(self)
+    cdef int64_t tell_start(self, list messages) except -1
+    cdef tell_stop(self, int64_t started)
     cdef settle(self)
     cdef hand_on(self, Chunk chunk, list messages, Py_ssize_t failed, bint to_one)
     cdef acknowledge_now(self, Chunk chunk, list messages)

@@ -5,8 +5,6 @@ waits in the hands of a thread that waits for the GIL. One claim is one chunk, c
 processors. User code cannot kill the loop: whatever a callback raises fails one message (or the chunk, where the callback
 was given the chunk), is logged, and is acknowledged as failed (Broadway's ProcessorStage; reference §6.3 with its repairs).
 """
-import time
-
 from wsengine import telemetry
 from wsengine.message import Failed
 
@@ -16,7 +14,7 @@ from wsengine.engine.ring cimport Ring, monotonic_ns
 from wsengine.message cimport Message
 from wsengine.pipeline.batcher cimport give_batchers
 from wsengine.pipeline.callbacks cimport (call_chunk, call_each, call_handle_failed, call_watched, judge_batchers, prepare,
-                                          transform)
+                                          transform, wall_ns)
 from wsengine.pipeline.chunk cimport Chunk, acknowledge
 from wsengine.pipeline.crew cimport Crew
 from wsengine.pipeline.latency cimport Latency, note_latency
@@ -25,6 +23,7 @@ from wsengine.pipeline.sources cimport Sources
 
 cdef extern from "Python.h":
     PyObject* PyList_GET_ITEM(object list, Py_ssize_t i)
+    list PyList_GetSlice(list whole, Py_ssize_t low, Py_ssize_t high)
 
 cdef extern from "<sched.h>" nogil:
     int sched_yield()
@@ -145,6 +144,7 @@ cdef class Processor:
         cdef Message message
         cdef int n = 0
         self.sweeping = True                     # handle_failed, which may take its time, is not called either
+        self.watched = False
         while self.claim():
             self.transformer = None              # nothing of the user's runs for what is failed anyway, unhandled
             for message in self.chunk.messages:
@@ -276,12 +276,15 @@ cdef class Processor:
         cdef list messages = self.chunk.messages
         cdef Crew crew = self.crew
         cdef Py_ssize_t first = self.spoiled
+        cdef int64_t started = 0
         if self.transformer is not None:
             first = transform(crew, self.chunk, self.transformer)
             self.transformer = None
             messages = self.chunk.messages
         self.look_who_listens()
-        started = self.tell_start(messages) if self.chunks_heard else 0
+        self.watched = self.chunks_heard
+        if self.watched:
+            started = self.tell_start(messages)
         self.problem = None
         if first < len(messages) and crew.prepare is not None:
             self.ticks += 1
@@ -302,22 +305,26 @@ cdef class Processor:
         table = ATTACHED()
         if table is not self.attached:
             self.attached = table
-            self.chunks_heard = PROCESSOR_START in table or PROCESSOR_STOP in table or PROCESSOR_EXCEPTION in table
+            self.start_heard = PROCESSOR_START in table
+            self.chunks_heard = self.start_heard or PROCESSOR_STOP in table or PROCESSOR_EXCEPTION in table
             self.messages_heard = MESSAGE_START in table or MESSAGE_STOP in table or MESSAGE_EXCEPTION in table
 
-    def tell_start(self, list messages):
-        started = time.monotonic_ns()
-        self.watched = messages
+    cdef int64_t tell_start(self, list messages) except -1:
+        cdef int64_t started = monotonic_ns()
         self.outcome = ([], [])                  # if somebody else acknowledges it
+        self.shown = None
         self.span = object()
-        telemetry.execute(telemetry.PROCESSOR_START, {"system_time": time.time_ns(), "monotonic_time": started},
-                          {**self.where, "messages": list(messages), "telemetry_span_context": self.span})
+        if self.start_heard:
+            telemetry.execute(PROCESSOR_START, {"system_time": wall_ns(), "monotonic_time": started},
+                              {**self.where, "messages": PyList_GetSlice(messages, 0, len(messages)),
+                               "telemetry_span_context": self.span})
         return started
 
-    def tell_stop(self, started):
-        now = time.monotonic_ns()
-        (successful, failed), self.watched, self.outcome = self.outcome, None, None
-        about = {**self.where, "successful_messages_to_ack": [] if self.hands_on else successful,
+    cdef tell_stop(self, int64_t started):
+        cdef int64_t now = monotonic_ns()
+        (successful, failed), self.outcome = self.outcome, None
+        about = {"topology_name": self.crew.name, "name": self.thread_name, "index": self.index,
+                 "successful_messages_to_ack": [] if self.hands_on else successful,
                  "successful_messages_to_forward": successful if self.hands_on else [], "failed_messages": failed,
                  "telemetry_span_context": self.span}
         if self.problem is not None:
@@ -325,6 +332,10 @@ cdef class Processor:
         telemetry.execute(PROCESSOR_STOP if self.problem is None else PROCESSOR_EXCEPTION,
                           {"duration": now - started, "monotonic_time": now}, about)
         self.problem = None
+        shown, self.shown = self.shown, None
+        about = successful = failed = None       # no reference of ours is to keep them from being used again
+        if shown is not None:
+            self.materialiser.keep(shown)
 
     # ------------------------------------------------------------------------------------------------- acknowledging
 
@@ -355,9 +366,10 @@ cdef class Processor:
         if messages is None:
             self.let_go()
             return
-        if self.watched is not None:
-            self.outcome = ([m for m in messages if (<Message>m).verdict is None],
-                            [m for m in messages if (<Message>m).verdict is not None])
+        if self.watched:
+            self.outcome = (PyList_GetSlice(messages, 0, len(messages)), []) if failed == 0 else (
+                [m for m in messages if (<Message>m).verdict is None],
+                [m for m in messages if (<Message>m).verdict is not None])
         self.failed += failed                    # from here on nobody else counts them
         if self.hands_on:
             self.hand_on(chunk, messages, failed, to_one)
@@ -368,7 +380,10 @@ cdef class Processor:
             if acknowledgers:
                 acknowledge([m for m in messages if (<Message>m).holder is chunk])
         finally:                                 # whatever came of it, nobody will do it again
-            self.materialiser.keep(messages if self.watched is None else list(messages))
+            if self.watched:
+                self.shown = messages            # telemetry is shown them first
+            else:
+                self.materialiser.keep(messages)
             self.let_go()
             chunk.account.c.release(chunk.left, chunk.size)
         crew.tell_askers()
