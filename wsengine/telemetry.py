@@ -5,8 +5,9 @@ an event (metrics, logs, traces) does not belong here, nor does any knowledge of
 and it imports nothing of this package.
 
 A handler is called synchronously, in the thread that executes the event, in the order in which the handlers were
-attached. It is therefore part of the path that it watches and has to be short. All handlers of one execution are given
-the same two mappings, which they may read and keep, and must not change.
+attached. It is therefore part of the path that it watches and has to be short. One of MESSAGE_START or MESSAGE_STOP is
+called for every message, which costs more than the rest of the message's way; PROCESSOR_STOP lists the same messages once a
+chunk. All handlers of one execution are given the same two mappings, which they may read and keep, and must not change.
 
 How it is built: one dictionary, event -> handlers, that is never changed. Attaching and detaching replace it by a new
 one, under a lock; whoever executes an event reads the current one, without a lock, and finds either nothing, which is
