@@ -1,6 +1,6 @@
-"""Pipelines of random shape under random handling: failures of every callback, deaths of threads, pauses, resizes, other
-rates, and a stop at any moment. Whatever happens, each message that was accepted is acknowledged once, batches of a key keep
-its order, the figures agree, and nothing hangs.
+"""Pipelines of random shape under random handling: partitions or none, failures of every callback, deaths of threads,
+pauses, resizes, other rates, and a stop at any moment. Whatever happens, each message that was accepted is acknowledged once,
+batches of a key keep its order, the figures agree, and nothing hangs. The same with feeds whose connections are cut.
 
 What a run does is drawn from a seed, which is printed and given by --seed; threads make it another run each time all the
 same. 60 runs, 4,000 with WSENGINE_LONG=1.
@@ -9,6 +9,8 @@ same. 60 runs, 4,000 with WSENGINE_LONG=1.
 from __future__ import annotations
 
 import contextlib
+import itertools
+import json
 import os
 import random
 import threading
@@ -17,9 +19,21 @@ from collections import Counter
 
 import pytest
 
-from wsengine import Batcher, Message, Pipeline, Processors, RateLimiting, Retry, telemetry
+from tests.waiting import until
+from wsengine import (
+    Backoff,
+    Batcher,
+    JSONField,
+    Message,
+    Pipeline,
+    Processors,
+    RateLimiting,
+    Retry,
+    WebSocketProducer,
+    telemetry,
+)
 from wsengine.pipeline import monitor
-from wsengine.testing import DummyProducer
+from wsengine.testing import DummyProducer, Feed
 
 pytestmark = [pytest.mark.stress, pytest.mark.usefixtures("no_leaks")]
 
@@ -66,6 +80,8 @@ class Plan:
         self.rate = rng.choice([None, None, None, RateLimiting(2000, 0.05, mode=rng.choice(["bucket", "window"]))])
         self.retry = rng.choice([None, None, Retry(max_retries=2, initial=0.0005, on=Fault)])
         self.max_queue = rng.choice([16, 64, 1024])
+        self.partitions = rng.choice([None, None, key_of(rng.choice([0, 0, 0.02]), seed)])
+        self.overflow = rng.choice(["block", "block", "drop_oldest", "drop_newest", "error"])
 
     def batcher(self):
         rng = self.rng
@@ -74,13 +90,15 @@ class Plan:
         if rng.random() < 0.3:
             function = sized_by(size, rng.choice([0, 0.02]), self.seed)
             options = {"batch_size": (0, function), "max_demand": rng.choice([1, 20])}
-        return Batcher(concurrency=rng.choice([1, 2, 3]), batch_timeout=rng.choice([0.002, 0.05]),
+        partition_by = rng.choice([None, None, None, lambda message: message.batch_key])
+        return Batcher(concurrency=rng.choice([1, 2, 3]), partition_by=partition_by, batch_timeout=rng.choice([0.002, 0.05]),
                        retry=rng.choice([None, None, Retry(max_retries=1, initial=0.0005, on=Fault)]), **options)
 
     def __repr__(self):
         return (f"seed={self.seed} processors={self.concurrency}x{self.max_demand} faults={self.fault_rate} "
                 f"deaths={self.death_rate} chunks={self.by_chunk} messages={self.count} batchers={sorted(self.batchers)} "
-                f"rate={self.rate} retry={self.retry is not None} max_queue={self.max_queue}")
+                f"rate={self.rate} retry={self.retry is not None} max_queue={self.max_queue} "
+                f"partitions={self.partitions} overflow={self.overflow}")
 
 
 def sized_by(limit, fault_rate, seed):
@@ -90,6 +108,18 @@ def sized_by(limit, fault_rate, seed):
         if rng.random() < fault_rate:
             raise Fault("a size function")
         return rng.choice([("cont", count + 1)] * 4 + [("emit", 0), ("emit_before", 1)]) if count < limit else ("emit", 0)
+
+    return function
+
+
+def key_of(fault_rate, seed):
+    """A partition_by that fails now and then."""
+    rng = random.Random(seed)
+
+    def function(message):
+        if rng.random() < fault_rate:
+            raise Fault("partition_by")
+        return message.data[0]
 
     return function
 
@@ -108,6 +138,7 @@ class Driven(Pipeline):
         super().__init__(DummyProducer(), processors=Processors(concurrency=plan.concurrency, max_demand=plan.max_demand,
                                                                 retry=plan.retry),
                          batchers=plan.batchers, rate_limiting=plan.rate, max_queue=plan.max_queue,
+                         partition_by=plan.partitions, overflow=plan.overflow,
                          name=f"driven-{plan.seed}", shutdown_timeout=20)
 
     def perhaps_fail(self, what):
@@ -257,8 +288,9 @@ def check(plan, pipeline, result, ledgers, accepted, patient, resized):
     assert (stats.held_messages, stats.held_bytes, stats.depth) == (0, 0, 0), plan
     assert all((one.held, one.waiting, one.open_batches) == (0, 0, 0) for one in stats.batchers) or not patient, plan
     assert pipeline.overlaps == 0, f"{plan}: two batches of a key at a time"
-    if not resized and plan.retry is None and all(one.retry is None for one in plan.batchers.values()):
-        for numbers in pipeline.order.values():   # one processor: arrival, chunk, batch all keep it
+    if (not resized or plan.partitions is not None) and plan.retry is None and all(
+            one.retry is None for one in plan.batchers.values()):
+        for numbers in pipeline.order.values():   # one processor, or one a key: arrival, chunk, batch all keep it
             assert numbers == sorted(numbers), plan
 
 
@@ -276,3 +308,52 @@ def test_random_pipelines_under_random_handling(seed, part, monkeypatch, caplog)
             print(plan)
             raise
     print(f"{RUNS // 4} runs, {messages} messages, seeds from {seed * 1000 + part * 100_000}")
+
+
+class Fed(Pipeline):
+    """Keeps which messages of each key came in which order to the end."""
+
+    def __init__(self, rng, url):
+        self.lock, self.order = threading.Lock(), {}
+        self.handle_message = self.one
+        by = rng.choice([JSONField("sym"), JSONField("sym"), lambda message: json.loads(message.data)["sym"]])
+        batchers = {"default": Batcher(rng.choice([1, 3]), rng.choice([1, 16]), 0.01)} if rng.random() < 0.5 else None
+        if batchers:
+            self.handle_batch = self.batch
+        super().__init__(WebSocketProducer(url, retry=Backoff(0.001, maximum=0.001)), partition_by=by, batchers=batchers,
+                         processors=Processors(concurrency=rng.choice([1, 2, 5]), max_demand=rng.choice([1, 10, 100])),
+                         max_queue=rng.choice([32, 512, 65536]), name="fed")
+
+    def one(self, message):
+        if self.handle_batch is None:
+            self.keep([message])
+
+    def batch(self, messages, info):
+        self.keep(messages)
+
+    def keep(self, messages):
+        with self.lock:
+            for message in messages:
+                found = json.loads(message.data)
+                self.order.setdefault(found["sym"], []).append(found["seq"])
+
+
+@pytest.mark.timeout(60 + RUNS)
+def test_partitions_of_feeds_that_are_cut_keep_each_key_in_order(seed):
+    """A connection comes back where it was; partitions are resized and paused meanwhile."""
+    for number in range(max(RUNS // 10, 1)):
+        rng, count = random.Random(seed * 1000 + number), 5000
+        with Feed.trades(count=count, rate=rng.choice([None, 20_000])) as feed, Fed(rng, feed.url) as pipeline:
+            for cut in range(rng.randrange(4)):
+                feed.wait(lambda log, cut=cut: len(log.connections) > cut)
+                time.sleep(rng_pause(rng) * 10)
+                feed.cut()
+                pipeline.resize(rng.choice([1, 2, 3, 8]))
+                pipeline.pause()
+                time.sleep(rng_pause(rng))
+                pipeline.resume()
+            until(lambda pipeline=pipeline, count=count: pipeline.stats().successful == count, 60)
+            result = pipeline.stop()
+        assert (result.successful, result.failed, result.drained) == (count, 0, True), (seed, number)
+        assert sorted(itertools.chain(*pipeline.order.values())) == list(range(count)), (seed, number)
+        assert all(numbers == sorted(numbers) for numbers in pipeline.order.values()), (seed, number)

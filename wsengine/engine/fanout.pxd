@@ -66,5 +66,5 @@ cdef class Fanout:
     cdef Fan c
     cdef readonly Ring source
     cdef KeyExtractor key
-    cdef readonly list targets       # of Ring, one a partition
+    cdef readonly tuple targets      # of Ring, one a partition; no list, which a collection empties
     cdef clear(self)

@@ -3,6 +3,7 @@
 Two messages of one key come into the same ring, in order. Nothing here waits: where a partition is full and the policy is
 to wait, the mover says so, and keeps what it has in hand.
 """
+cimport cython
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
@@ -183,6 +184,7 @@ cdef void drop(Fan* fan, Part* part) noexcept nogil:
     fan.whole.release(1, 0)
 
 
+@cython.no_gc_clear  # its buffers are the targets', which must be there until the very end
 cdef class Fanout:
     """The way of the messages of one ring into partitions. One thread moves; counts may be read from any.
 
@@ -198,7 +200,7 @@ cdef class Fanout:
         self.c.overflow = policy(overflow)
         self.source = source
         self.key = key
-        self.targets = targets
+        self.targets = tuple(targets)
         self.c.source = source.c
         self.c.whole = source.account.c
         self.c.key = &key.spec

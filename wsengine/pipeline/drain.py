@@ -60,6 +60,7 @@ def stop(topology: Topology, timeout: float, error: BaseException | None) -> Sto
     for producer in topology.producers:
         producer.drain()
     drained = _wait_until_idle(topology, deadline)
+    topology.end_replacements(max(deadline - time.monotonic(), 0))
     topology.crew.end()
     if topology.dispatcher is not None:
         topology.dispatcher.end()
@@ -81,7 +82,7 @@ def stop(topology: Topology, timeout: float, error: BaseException | None) -> Sto
     for producer in topology.producers:
         producer.release()
     if topology.partitions is not None:
-        topology.partitions.tell()
+        topology.partitions.release()
     successful, failed = topology.totals()
     return StopResult(
         drained=drained, successful=successful, failed=failed, left=left,

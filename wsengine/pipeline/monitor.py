@@ -111,7 +111,10 @@ class Monitor:
 
     def _replace(self, post: Post) -> None:
         name, death = post.name, post.death
-        failed = post.refill()
+        with self._topology.replacing:
+            if self._topology.ended:
+                return
+            failed = post.refill()
         log(logger, logging.ERROR, "pipeline %s: %s died%s; %d of its messages are failed", self._topology.name, name,
             "" if post.done else " and was replaced", failed, error=death)
         if post.done:                            # the interpreter is ending, or its place was to go

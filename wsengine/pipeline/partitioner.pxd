@@ -22,7 +22,7 @@ from libcpp.vector cimport vector
 from wsengine.engine.fanout cimport Fan
 from wsengine.engine.keys cimport KeyExtractor
 from wsengine.engine.overflow cimport Overflow
-from wsengine.engine.ring cimport CAccount, CDoorbell
+from wsengine.engine.ring cimport Account, CAccount, CDoorbell
 from wsengine.message cimport Message
 from wsengine.pipeline.crew cimport Crew
 from wsengine.pipeline.materialiser cimport Materialiser
@@ -41,6 +41,7 @@ cdef class Partitioner:
     cdef KeyExtractor extractor      # or None
     cdef object function             # a callable's partition_by, or None
     cdef Overflow overflow
+    cdef Account account             # of the crew; the bell's owner, held here as a collection may take the crew apart first
     cdef CDoorbell* bell             # the account's; rung where a full partition has room again
     cdef object settled, change      # of whoever makes partitions: whether nothing is under way, and make others
     cdef list fanouts                # of Fanout, one a ring, where there is an extractor
@@ -52,9 +53,9 @@ cdef class Partitioner:
     cdef Materialiser materialiser
     # figures, read by anyone; its thread writes
     cdef readonly uint64_t failed    # messages that it has acknowledged, all as failed
-    cdef uint64_t dropped_before     # of partitions that there are no more
     cdef list stalled                # by partition: how often a message that is an object found it full
     cdef list refused                # by partition: of `failed`, for want of room there
+    cdef tuple view                  # shares, the two, fanouts: replaced together where partitions change
     cdef object transformer          # for what is in hand, or None; its thread, as the next two
     cdef Py_ssize_t made             # of what is in hand, so many it has seen
     cdef bint limited                # whether the rate counts those in hand

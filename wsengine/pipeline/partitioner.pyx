@@ -9,6 +9,7 @@ means that all wait, for what comes behind that message may be read only later (
 from wsengine.errors import EngineError, QueueOverflow
 from wsengine.message import Failed
 
+cimport cython
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libcpp.atomic cimport atomic, memory_order_acq_rel, memory_order_acquire, memory_order_relaxed, memory_order_release
 from wsengine.engine.fanout cimport MOVED_FAILED, MOVED_NONE, MOVED_STUCK, Fan, Fanout, Moved, fan_move, fan_rest
@@ -31,6 +32,7 @@ cdef int ROOM_SLICE_MS = 50              # the same of a wait for room: a stop r
 cdef unsigned int SETTLE_US = 1000        # between looks whether all is settled
 
 
+@cython.no_gc_clear  # its bell is the account's, which must be there until the very end
 cdef class Partitioner:
     """Gives messages to partitions; `run` is the body of its thread.
 
@@ -53,6 +55,7 @@ cdef class Partitioner:
         self.overflow = policy(overflow)
         self.settled = settled
         self.change = change
+        self.account = crew.account
         self.bell = crew.account.new_bell()
         self.fanouts = []
         self.stalled = []
@@ -74,15 +77,12 @@ cdef class Partitioner:
         cdef Py_ssize_t at
         for share in self.crew.shares:
             share.account.c.set_door(0, self.bell)
-        self.dropped_before = self.dropped
         self.stalled = [0] * len(self.crew.shares)
         self.refused = [0] * len(self.crew.shares)
         before, self.fanouts = self.fanouts, []
         self.fans.clear()
         self.failing = NULL
-        if self.extractor is None:
-            return
-        for at, entry in enumerate(self.sources.rings):
+        for at, entry in enumerate(self.sources.rings if self.extractor is not None else []):
             fanout = Fanout((<tuple>entry)[0], self.extractor,
                             [(<tuple>(<Sources>one).rings[at])[0] for one in self.crew.shares],
                             policy_names[<int>self.overflow])
@@ -90,6 +90,7 @@ cdef class Partitioner:
                 fanout.inherit(before[at])
             self.fanouts.append(fanout)
             self.fans.push_back(&fanout.c)
+        self.view = (list(self.crew.shares), self.stalled, self.refused, self.fanouts)
 
     # --------------------------------------------------------------------------------------------------------- the loop
 
@@ -384,6 +385,10 @@ cdef class Partitioner:
         chunk.take_over(reason)
         return len(rest)
 
+    def release(self) -> None:
+        """Give the bell's descriptor back: its thread has ended."""
+        self.bell.shut()
+
     @property
     def held(self) -> int:
         """Messages in hand that are no objects yet."""
@@ -393,15 +398,15 @@ cdef class Partitioner:
         """A message that is in hand here cannot be acknowledged."""
         raise EngineError(f"{message!r} waits for a processor; acknowledge it in its handler")
 
-    def figures(self, Py_ssize_t partition) -> tuple:
-        """Of one partition: how often it was found full, and for how many messages it had no room."""
-        return (self.stalled[partition] + sum([fanout.stalls(partition) for fanout in self.fanouts]),
-                self.refused[partition] + sum([fanout.dropped(partition) for fanout in self.fanouts]))
-
     @property
-    def dropped(self) -> int:
-        """Messages for which a partition had no room and that were never objects."""
-        return self.dropped_before + sum([fanout.dropped(i) for fanout in self.fanouts for i in range(len(self.stalled))])
+    def figures(self) -> list:
+        """Of each partition: its sources, how often a message found it full, and for how many it had no room. All of one
+        moment's partitions, whoever changes them meanwhile."""
+        cdef list shares, stalled, refused, fanouts
+        cdef Fanout fanout
+        shares, stalled, refused, fanouts = self.view
+        return [(share, stalled[at] + sum([fanout.stalls(at) for fanout in fanouts]),
+                 refused[at] + sum([fanout.dropped(at) for fanout in fanouts])) for at, share in enumerate(shares)]
 
 
 cdef list taken_of(object queue):

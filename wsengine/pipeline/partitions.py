@@ -6,6 +6,7 @@ with messages that of their processors, which are made and ended by the topology
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -37,7 +38,8 @@ APART = 1.0
 class _Watch:
     """What has been told of one partition."""
 
-    def __init__(self) -> None:
+    def __init__(self, index: int, share: Sources) -> None:
+        self.index, self.share = index, share
         self.high = False
         self.high_at = self.drop_at = float("-inf")
         self.stalls = self.dropped = 0
@@ -60,6 +62,7 @@ class Partitions:
         self._cost = cost
         self.partitioner = Partitioner(crew, by, overflow, settled=settled, change=change)
         self.post = Post("partitioner", 0, self.partitioner)
+        self._telling = threading.Lock()  # over what has been told, and whom it is told of
         self._watched: list[_Watch] = []
 
     def make_shares(self, count: int) -> list[Sources]:
@@ -81,58 +84,66 @@ class Partitions:
 
     def use(self, shares: list[Sources]) -> None:
         """Have the partitioner give to these. Before its thread starts, or in it."""
-        self.tell()
+        if self._watched:
+            self._tell_rest()
         self._crew.set_shares(shares)
         self.partitioner.connect()
-        self._watched = [_Watch() for _ in shares]
+        with self._telling:
+            self._watched = [_Watch(index, share) for index, share in enumerate(shares)]
 
     def observe(self, now: float) -> None:
         """Tell of partitions that have become full, that have room again, and that had to drop; each once in a while. The
         monitor."""
-        if telemetry.attached():
-            for index, (share, watch) in enumerate(zip(self._crew.shares, self._watched, strict=False)):
-                self._tell_level(index, share, watch, now)
-                self._tell_drops(index, watch, now)
+        if not telemetry.attached():
+            return
+        figures = self.partitioner.figures
+        with self._telling:
+            if figures[0][0] is self._watched[0].share:  # else they have just been replaced
+                for watch, (_, stalls, dropped) in zip(self._watched, figures, strict=True):
+                    self._tell_level(watch, stalls, now)
+                    self._tell_drops(watch, dropped, now)
 
-    def tell(self) -> None:
+    def release(self) -> None:
+        """Tell what has not been told, and give the descriptor back; after a stop."""
+        self._tell_rest()
+        if self.post.thread is None or not self.post.thread.is_alive():
+            self.partitioner.release()
+
+    def _tell_rest(self) -> None:
         """Tell of drops that have not been told yet: nothing more will come of these partitions."""
-        for index, watch in enumerate(self._watched):
-            self._tell_drops(index, watch, float("inf"))
+        with self._telling:
+            for watch, (_, _, dropped) in zip(self._watched, self.partitioner.figures, strict=True):
+                self._tell_drops(watch, dropped, float("inf"))
 
-    def _tell_level(self, index: int, share: Sources, watch: _Watch, now: float) -> None:
-        account = share.account
-        stalls = self.partitioner.figures(index)[0]
+    def _tell_level(self, watch: _Watch, stalls: int, now: float) -> None:
+        account = watch.share.account
         low = account.messages <= account.max_messages // 2 and account.bytes <= account.max_bytes // 2
         if stalls != watch.stalls and not watch.high and now - watch.high_at >= APART:
             watch.high, watch.high_at, watch.stalls = True, now, stalls
-            self._execute(telemetry.PARTITION_HIGH, index, share)
+            self._execute(telemetry.PARTITION_HIGH, watch)
         elif watch.high and low and now > watch.high_at:
             watch.high, watch.stalls = False, stalls
-            self._execute(telemetry.PARTITION_LOW, index, share)
+            self._execute(telemetry.PARTITION_LOW, watch)
 
-    def _execute(self, event: telemetry.Event, index: int, share: Sources) -> None:
-        account = share.account
+    def _execute(self, event: telemetry.Event, watch: _Watch) -> None:
+        account = watch.share.account
         telemetry.execute(event, {"messages": account.messages, "bytes": account.bytes, "max_messages": account.max_messages,
-                                  "max_bytes": account.max_bytes}, self._where(index))
+                                  "max_bytes": account.max_bytes}, self._where(watch))
 
-    def _tell_drops(self, index: int, watch: _Watch, now: float) -> None:
-        dropped = self.partitioner.figures(index)[1]
+    def _tell_drops(self, watch: _Watch, dropped: int, now: float) -> None:
         if dropped != watch.dropped and now - watch.drop_at >= APART:
             count, watch.dropped, watch.drop_at = dropped - watch.dropped, dropped, now
-            telemetry.execute(telemetry.PARTITION_DROP, {"count": count}, self._where(index))
+            telemetry.execute(telemetry.PARTITION_DROP, {"count": count}, self._where(watch))
 
-    def _where(self, index: int) -> dict[str, object]:
-        return {"topology_name": self._crew.name, "partition": index, "overflow": self._overflow}
+    def _where(self, watch: _Watch) -> dict[str, object]:
+        return {"topology_name": self._crew.name, "partition": watch.index, "overflow": self._overflow}
 
     def stats(self) -> tuple[PartitionStats, ...]:
         """Figures of this moment."""
-        shares, found = self._crew.shares, []
-        for index, share in enumerate(shares):
-            account = share.account
-            stalls, dropped = self.partitioner.figures(index)
-            found.append(PartitionStats(index, account.messages, account.bytes, account.max_messages, account.max_bytes,
-                                        stalls, dropped))
-        return tuple(found)
+        return tuple(
+            PartitionStats(index, share.account.messages, share.account.bytes, share.account.max_messages,
+                           share.account.max_bytes, stalls, dropped)
+            for index, (share, stalls, dropped) in enumerate(self.partitioner.figures))
 
     def wait_until_over(self, seconds: float) -> None:
         """After the crew was closed: give the partitioner time to move on what it has in hand."""

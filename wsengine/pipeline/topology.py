@@ -73,6 +73,8 @@ class Topology:
         self.name = name
         self.plan = plan
         self.swept = (0, 0)  # successful, failed: acknowledged by a stop in the place of processors; the stop
+        self.replacing = threading.Lock()  # over the replacement of a thread, and the next
+        self.ended = False  # no thread is replaced any more
         self.hurried = False  # a stop shall reach its deadline at once; the main thread sets it, the stop reads it
         self.producers = plan.producers
         self.rate = Rate()
@@ -168,8 +170,13 @@ class Topology:
     def _remap(self) -> None:
         """Have as many partitions as are wanted, with processors of their own. The partitioner, when all is settled. What
         cannot be made leaves those that there are."""
+        with self.replacing:
+            if not self.ended:                   # else nothing comes any more
+                self._remap_to(self._wanted)
+
+    def _remap_to(self, wanted: int) -> None:
         assert self.partitions is not None
-        wanted, before, seats = self._wanted, self.crew.shares, []
+        before, seats = self.crew.shares, []
         try:
             shares = self.partitions.make_shares(wanted)
             for index, share in enumerate(shares):
@@ -196,6 +203,13 @@ class Topology:
             seat.closing = True
             seat.worker.leave()
             seat.worker.sources.parker.notify_all()
+
+    def end_replacements(self, timeout: float) -> None:
+        """Have no thread replaced from here on; one under way is there on return, unless an acknowledger holds it up."""
+        held = self.replacing.acquire(timeout=timeout)
+        self.ended = True
+        if held:
+            self.replacing.release()
 
     def bid_farewell(self) -> None:
         """Take those out that were to leave and have ended; the monitor."""
