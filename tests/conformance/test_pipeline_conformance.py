@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import pytest
@@ -115,6 +115,29 @@ def test_p4_a_burst_spreads_over_all_processors_within_their_demand():
         pipeline.push_messages(Message(i) for i in range(80))
     assert len(seen) == 8
     assert max(highest) <= 20
+
+
+def test_p5_a_key_is_handled_by_one_processor_in_order_and_one_without_fails_alone():
+    order, threads, lock = defaultdict(list), defaultdict(set), threading.Lock()
+
+    def handle(message):
+        key, number = message.data
+        with lock:
+            order[key].append(number)
+            threads[key].add(threading.current_thread().name)
+
+    def partition_by(message):
+        if message.data[1] == 70:
+            raise LookupError("no key")
+        return message.data[0]
+
+    processors = Processors(concurrency=4, max_demand=5)
+    with Function(handle, Given(), processors=processors, partition_by=partition_by) as pipeline:
+        pipeline.push_messages(Message(("abcdefg"[number % 7], number)) for number in range(700))
+        result = pipeline.stop()
+    assert (result.successful, result.failed) == (699, 1)
+    assert order == {key: [n for n in range(at, 700, 7) if n != 70] for at, key in enumerate("abcdefg")}
+    assert all(len(names) == 1 for names in threads.values())
 
 
 def test_p6_a_raising_handler_fails_one_message_which_handle_failed_sees_first():

@@ -169,7 +169,7 @@ def test_what_a_frame_handler_emits_is_partitioned(launch, log):
     assert all(len(names) == 1 for names in log.threads.values())
 
 
-# ----------------------------------------------------------------------------------------------------- messages without a key
+# ---------------------------------------------------------------------------------------------------- messages without a key
 
 
 @pytest.mark.parametrize("answer", [None, -1, True, 1.5, [], KeyError("no key"), SystemExit()], ids=repr)

@@ -1,6 +1,6 @@
 """Pipelines of random shape under random handling: partitions or none, failures of every callback, deaths of threads,
-pauses, resizes, other rates, and a stop at any moment. Whatever happens, each message that was accepted is acknowledged once,
-batches of a key keep its order, the figures agree, and nothing hangs. The same with feeds whose connections are cut.
+pauses, resizes, other rates, and a stop at any moment. Whatever happens, each message that was accepted is acknowledged
+once, batches of a key keep its order, the figures agree, and nothing hangs. The same with feeds whose connections are cut.
 
 What a run does is drawn from a seed, which is printed and given by --seed; threads make it another run each time all the
 same. 60 runs, 4,000 with WSENGINE_LONG=1.
