@@ -8,7 +8,7 @@ import time
 from importlib.metadata import PackageNotFoundError, version
 
 from benchmarks.drivers.window import Tally, arguments, measure, report
-from wsengine import Batcher, BatchInfo, Message, Pipeline, Processors, WebSocketProducer, telemetry
+from wsengine import Batcher, BatchInfo, ByteSlice, JSONField, Message, Pipeline, Processors, WebSocketProducer, telemetry
 from wsengine.testing.stamp import read_stamp
 
 
@@ -121,6 +121,12 @@ class Batched:
         pass
 
 
+#: What --partition-by may say: how the symbol of a trade is found.
+PARTITIONS = {
+    "nothing": None, "field": JSONField("sym"), "slice": ByteSlice(-16),
+    "function": lambda message: json.loads(message.data)["sym"],
+}
+
 HANDLERS = {
     ("flood", "pass"): PassMessage, ("flood", "pass-chunks"): PassMessages,
     ("flood", "message"): CountMessage, ("flood", "message-data"): TakeMessage,
@@ -169,6 +175,7 @@ def main() -> None:
     parser.add_argument("--batcher", type=int, default=0, help="threads of a batcher's handle_batch; 0 for no batcher")
     parser.add_argument("--batch-size", type=int, default=100)
     parser.add_argument("--telemetry", choices=HEARD, default="nothing", help="the events that have a counting handler")
+    parser.add_argument("--partition-by", choices=PARTITIONS, default="nothing")
     options = parser.parse_args()
     if (options.mode, options.handler) not in HANDLERS:
         parser.error(f"--mode {options.mode} has no handler {options.handler!r}")
@@ -180,7 +187,7 @@ def main() -> None:
     pipeline = kind(
         WebSocketProducer(options.url), each=options.size,
         processors=Processors(concurrency=options.concurrency, max_demand=options.max_demand, spin=options.spin),
-        batchers=batchers,
+        batchers=batchers, partition_by=PARTITIONS[options.partition_by],
     )
 
     def read() -> tuple[int, int]:
@@ -197,7 +204,8 @@ def main() -> None:
     report(result, {
         "client": "wsengine", "version": _version(), "handler": options.handler, "concurrency": options.concurrency,
         "max_demand": options.max_demand, "spin_us": options.spin, "utf8_checked": True, "batcher": options.batcher,
-        "telemetry": options.telemetry, "events_heard": sum(one.count for one in heard.values()),
+        "telemetry": options.telemetry, "partition_by": options.partition_by,
+        "events_heard": sum(one.count for one in heard.values()),
     })
 
 
