@@ -190,13 +190,13 @@ def test_the_documents_of_these_tests_have_keys_of_all_kinds_and_often_none():
     kinds = Counter()
 
     @given(documents())
-    @settings(max_examples=150, deadline=None, database=None, derandomize=True)
+    @settings(max_examples=1000, deadline=None, database=None, derandomize=True)
     def count(given_):
         value = value_at(loaded(given_[0]), given_[1])
         kinds[type(value).__name__, b"\\u" in given_[0]] += 1
     count()
     assert {name for name, _ in kinds} >= {"str", "Number", "bool", "NoneType", "dict", "list"}
-    assert kinds["str", True] > 10
+    assert kinds["str", True] > 0
 
 
 @pytest.mark.parametrize("text", [
