@@ -9,16 +9,14 @@ from __future__ import annotations
 import gc
 import json
 import os
-import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import psutil
 import pytest
 
-import wsengine
+from tests.blocked_child import blocked_then_freed
 from wsengine import Backoff, Pipeline, WebSocketProducer
 from wsengine.testing import Feed
 from wsengine.testing.stamp import read_sequence
@@ -81,17 +79,9 @@ def _peak_while(process, seconds, wanted):
     pytest.param(MIB, 150, 64 * MIB, id="1 MiB"),
 ])
 def test_memory_is_bounded_the_server_is_held_back_and_all_arrives(no_leaks, size, count, max_queue_bytes):
-    environment = {**os.environ, "PYTHONPATH": str(Path(wsengine.__file__).resolve().parents[1])}
     with Feed.trades(size=size, count=count) as feed:
-        command = [sys.executable, __file__, feed.url, str(BLOCKED), str(count), str(max_queue_bytes)]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True) as child:
-            blocked = json.loads(child.stdout.readline())
-            during = feed.log()
-            child.stdin.write("go\n")
-            child.stdin.flush()
-            after = json.loads(child.stdout.readline())
-        assert child.returncode == 0
-        log = feed.log()
+        blocked, during, after, log = blocked_then_freed(
+            feed, [sys.executable, __file__, feed.url, str(BLOCKED), str(count), str(max_queue_bytes)])
     print(f"{size} B: memory grew by {blocked['growth'] / MIB:.1f} MiB of {max_queue_bytes / MIB:.0f} MiB while blocked, by "
           f"{after['drain_growth'] / MIB:.1f} MiB while draining; the server was held for "
           f"{during.connections[0].blocked_seconds:.1f} s")

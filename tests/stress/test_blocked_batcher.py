@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import threading
 import time
 from array import array
-from pathlib import Path
 
 import psutil
 import pytest
 
-import wsengine
+from tests.blocked_child import blocked_then_freed
 from tests.waiting import until
 from wsengine import Batcher, Pipeline, WebSocketProducer
 from wsengine.testing import Feed
@@ -106,19 +104,10 @@ def _peak_while(process, seconds, wanted):
     pytest.param(MIB, 150, KEYS, id="1 MiB, many keys"),
 ])
 def test_memory_is_bounded_and_each_message_comes_once(no_leaks, size, count, keys):
-    environment = {**os.environ, "PYTHONPATH": str(Path(wsengine.__file__).resolve().parents[1])}
     with Feed.trades(size=size, count=count) as feed:
-        command = [sys.executable, "-m", "tests.stress.test_blocked_batcher", feed.url, str(BLOCKED), str(count), str(keys),
-                   str(MAX_QUEUE_BYTES)]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True,
-                              cwd=Path(__file__).resolve().parents[2]) as child:
-            blocked = json.loads(child.stdout.readline())
-            during = feed.log()
-            child.stdin.write("go\n")
-            child.stdin.flush()
-            after = json.loads(child.stdout.readline())
-        assert child.returncode == 0
-        log = feed.log()
+        blocked, during, after, log = blocked_then_freed(feed, [
+            sys.executable, "-m", "tests.stress.test_blocked_batcher", feed.url, str(BLOCKED), str(count), str(keys),
+            str(MAX_QUEUE_BYTES)])
     print(f"{size} B, {keys} keys: memory grew by {blocked['growth'] / MIB:.1f} MiB of {MAX_QUEUE_BYTES / MIB:.0f} MiB with "
           f"{blocked['messages']} messages held, by {after['drain_growth'] / MIB:.1f} MiB while draining; "
           f"{after['batches']} batches of up to {after['largest']}")

@@ -17,7 +17,6 @@ from wsengine.pipeline.partition_by import BUFFERS, SMALLEST
 from wsengine.pipeline.partitioner import Partitioner
 from wsengine.pipeline.seats import Post
 from wsengine.pipeline.sources import Queue, Sources
-from wsengine.pipeline.stats import PartitionStats
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -96,7 +95,7 @@ class Partitions:
         monitor."""
         if not telemetry.attached():
             return
-        figures = self.partitioner.figures
+        figures = self.figures
         with self._telling:
             if figures[0][0] is self._watched[0].share:  # else they have just been replaced
                 for watch, (_, stalls, dropped) in zip(self._watched, figures, strict=True):
@@ -112,7 +111,7 @@ class Partitions:
     def _tell_rest(self) -> None:
         """Tell of drops that have not been told yet: nothing more will come of these partitions."""
         with self._telling:
-            for watch, (_, _, dropped) in zip(self._watched, self.partitioner.figures, strict=True):
+            for watch, (_, _, dropped) in zip(self._watched, self.figures, strict=True):
                 self._tell_drops(watch, dropped, float("inf"))
 
     def _tell_level(self, watch: _Watch, stalls: int, now: float) -> None:
@@ -138,12 +137,10 @@ class Partitions:
     def _where(self, watch: _Watch) -> dict[str, object]:
         return {"topology_name": self._crew.name, "partition": watch.index, "overflow": self._overflow}
 
-    def stats(self) -> tuple[PartitionStats, ...]:
-        """Figures of this moment."""
-        return tuple(
-            PartitionStats(index, share.account.messages, share.account.bytes, share.account.max_messages,
-                           share.account.max_bytes, stalls, dropped)
-            for index, (share, stalls, dropped) in enumerate(self.partitioner.figures))
+    @property
+    def figures(self) -> list[tuple[Sources, int, int]]:
+        """Of each partition its sources, how often a message found it full, and for how many it had no room."""
+        return self.partitioner.figures
 
     def wait_until_over(self, seconds: float) -> None:
         """After the crew was closed: give the partitioner time to move on what it has in hand."""

@@ -119,5 +119,8 @@ def collect(topology: Topology, plan: Plan, state: str) -> PipelineStats:
             tuple(BatchProcessorStats(seat.index, seat.worker.batches, seat.successful, seat.failed, seat.busy_seconds,
                                       seat.workload) for seat in one.seats)) for one in topology.batching),
         producers=tuple(producer.stats() for producer in plan.producers),
-        partitions=topology.partitions.stats() if topology.partitions is not None else (),
+        partitions=tuple(
+            PartitionStats(index, share.account.messages, share.account.bytes, share.account.max_messages,
+                           share.account.max_bytes, stalls, dropped)
+            for index, (share, stalls, dropped) in enumerate(topology.partitions.figures if topology.partitions else ())),
     )
