@@ -51,10 +51,10 @@ cdef struct Fan:
     Part* parts
     uint32_t n                 # of them
     Descriptor[FAN_BATCH] batch
-    uint32_t at, count         # of the batch, what comes next, and its end
+    uint32_t at, count         # of the batch, what comes next, and its end; others read them as a figure
     uint32_t stuck
     bint stalled               # the message at hand has found its partition full
-    uint32_t failed_index, failed_epoch
+    uint32_t failed_index, failed_epoch   # the last generation that this was said of; no epoch is 0
 
 # Move what is there, a batch at the most. With `force` there is room for all that is in hand, and nothing more is taken.
 cdef Moved fan_move(Fan* fan, bint force) noexcept nogil

@@ -151,7 +151,8 @@ cdef Moved fan_move(Fan* fan, bint force) noexcept nogil:
                 fan.stuck = <uint32_t>(part - fan.parts)
                 moved = MOVED_STUCK
                 break
-            if fan.overflow == OVERFLOW_ERROR:
+            if fan.overflow == OVERFLOW_ERROR and (fan.failed_epoch != one.arrival.epoch
+                                                   or fan.failed_index != one.arrival.index):
                 fan.failed_index = one.arrival.index
                 fan.failed_epoch = one.arrival.epoch
                 moved = MOVED_FAILED

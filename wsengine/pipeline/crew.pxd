@@ -17,8 +17,8 @@ cdef enum Held:                # why nothing is claimed
 cdef class Crew:
     # What the processors of one pipeline share. Fixed before they start, but for the atomics.
     cdef readonly Sources sources    # what producers and pushers fill
-    cdef readonly list shares        # of Sources, what each processor claims from: `sources`, for all, or one a partition; the
-                                     # partitioner puts another list in its place while all are idle
+    cdef list given_shares           # of Sources, what each processor claims from: `sources`, for all, or one a partition; the
+                                     # partitioner puts another list in its place while all are idle; under the gate
     cdef readonly bint partitioned   # one a partition
     cdef readonly Account account    # of the whole pipeline
     cdef readonly object pipeline    # callbacks are its methods
@@ -31,7 +31,7 @@ cdef class Crew:
     cdef atomic[int]* closed         # 1: claim nothing more; drain stores release, processors acquire
     cdef atomic[int]* askers         # threads that wait for demand; they plus and minus
     cdef atomic[int]* held           # bits of Held; whoever holds the gate stores release, processors acquire
-    cdef cython.pymutex gate         # over changes of `held`
+    cdef cython.pymutex gate         # over changes of `held`, and the list of shares
     cdef int saturated               # batchers that ask for no more; under the gate
     cdef readonly dict batchers      # of BatcherStage by name; empty: what is handled is acknowledged
     cdef object spares               # deque of lists of messages that batch processors have done with (materialiser)
@@ -44,6 +44,7 @@ cdef class Crew:
     cdef saturate(self, int change)
     cdef tell_askers(self)
     cdef relieve(self)
+    cdef list current_shares(self)
     cdef bint all_idle(self)
     cdef bint nobody_busy(self)
     cdef bint ready(self, Sources sources)

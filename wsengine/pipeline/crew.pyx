@@ -36,7 +36,7 @@ cdef class Crew:
         self.name = name
         self.sources = Sources(parker, account, 1 if partitioned else concurrency)
         self.partitioned = partitioned
-        self.shares = [] if partitioned else [self.sources]
+        self.given_shares = [] if partitioned else [self.sources]
         self.account = account
         self.min_demand = min_demand
         self.max_demand = max_demand
@@ -94,12 +94,22 @@ cdef class Crew:
 
     def set_shares(self, list shares not None) -> None:
         """Have each processor claim from its own of these; where there are partitions."""
-        self.shares = shares
+        with self.gate:
+            self.given_shares = shares
+
+    @property
+    def shares(self) -> list:
+        """Sources, what each processor claims from: `sources`, for all, or one a partition."""
+        return self.current_shares()
+
+    cdef list current_shares(self):
+        with self.gate:
+            return self.given_shares
 
     @property
     def concurrency(self) -> int:
         """How many processors there are to be."""
-        return len(self.shares) if self.partitioned else self.sources.workers.load(memory_order_relaxed)
+        return len(self.current_shares()) if self.partitioned else self.sources.workers.load(memory_order_relaxed)
 
     def set_concurrency(self, int concurrency) -> None:
         """Have claims cut for another number of processors; without partitions."""
@@ -122,7 +132,7 @@ cdef class Crew:
         self.held.store(now | reason if on else now & ~reason, memory_order_release)  # pairs with the acquire in ready
         cdef Sources share
         if not on:
-            for share in self.shares:
+            for share in self.given_shares:
                 share.parker.c.notify()          # the chain wakes more, as for messages that have come
 
     cdef saturate(self, int change):
@@ -144,7 +154,7 @@ cdef class Crew:
 
     cdef bint all_idle(self):
         cdef Sources share
-        for share in self.shares:
+        for share in self.current_shares():
             if not share.idle_here():
                 return False
         return not self.sources.anything()
@@ -152,7 +162,7 @@ cdef class Crew:
     cdef bint nobody_busy(self):
         """Whether no processor has a chunk, nor one in sight that a partitioner has given it."""
         cdef Sources share
-        for share in self.shares:
+        for share in self.current_shares():
             if share.busy.load(memory_order_acquire) != 0 or self.partitioned and share.anything():
                 return False
         return True
@@ -192,7 +202,7 @@ cdef class Crew:
         """Wake all that claim: something has changed that they wait for."""
         cdef Sources share
         self.sources.parker.c.notify_all()
-        for share in self.shares:
+        for share in self.current_shares():
             share.parker.c.notify_all()
 
     def tell_taken(self) -> None:
@@ -207,7 +217,7 @@ cdef class Crew:
     @property
     def depth(self) -> int:
         """About how many messages wait to be claimed by a processor."""
-        return self.sources.depth + (sum([share.depth for share in self.shares]) if self.partitioned else 0)
+        return self.sources.depth + (sum([share.depth for share in self.current_shares()]) if self.partitioned else 0)
 
     def ask(self, int change) -> None:
         """Somebody begins (1) or ends (-1) to wait for demand, and wants to hear of acknowledgements."""

@@ -128,7 +128,7 @@ def _fail_the_rest(topology: Topology) -> int:
     _wait_until_quiet(topology)
     undispatched = dispatcher.take_over() if dispatcher is not None else 0
     if topology.partitions is not None:
-        topology.partitions.wait_until_over(QUIET)
+        topology.partitions.wait_until_over(GRACE)
         undispatched += topology.partitions.partitioner.take_over(STOPPED)
     taken = [seat.worker.take_over(STOPPED) for seat in topology.workers]
     unclaimed = sum(Processor(topology.crew, len(topology.seats), sources).fail_rest(STOPPED)

@@ -44,6 +44,7 @@ cdef class Partitioner:
     cdef Account account             # of the crew; the bell's owner, held here as a collection may take the crew apart first
     cdef CDoorbell* bell             # the account's; rung where a full partition has room again
     cdef object settled, change      # of whoever makes partitions: whether nothing is under way, and make others
+    cdef list shares                 # what it gives to, one a partition; its thread
     cdef list fanouts                # of Fanout, one a ring, where there is an extractor
     cdef vector[Fan*] fans           # the same, for who has no GIL
     cdef size_t turn                 # fan to look at first
@@ -53,9 +54,7 @@ cdef class Partitioner:
     cdef Materialiser materialiser
     # figures, read by anyone; its thread writes
     cdef readonly uint64_t failed    # messages that it has acknowledged, all as failed
-    cdef list stalled                # by partition: how often a message that is an object found it full
-    cdef list refused                # by partition: of `failed`, for want of room there
-    cdef tuple view                  # shares, the two, fanouts: replaced together where partitions change
+    cdef tuple view                  # shares and fanouts, replaced together where partitions change; under lock
     cdef object transformer          # for what is in hand, or None; its thread, as the next two
     cdef Py_ssize_t made             # of what is in hand, so many it has seen
     cdef bint limited                # whether the rate counts those in hand
@@ -75,6 +74,8 @@ cdef class Partitioner:
     cdef deliver_hand(self)
     cdef bint deliver(self, list hand)
     cdef bint transform(self, list hand)
+    cdef tuple snapshot(self)
+    cdef Py_ssize_t fail(self, list messages, object reason)
     cdef Py_ssize_t partition_of(self, Message message)
     cdef bint find_room(self, Message message, Sources share, Py_ssize_t partition)
     cdef fail_connection(self, object origin, uint32_t index, uint32_t epoch)

@@ -27,6 +27,9 @@ from wsengine.pipeline.sources cimport Queue, Sources
 cdef extern from "<unistd.h>" nogil:
     int usleep(unsigned int us)
 
+#: Why a message failed that no partition was given.
+STOPPED = "the pipeline stopped before the message was handled"
+
 cdef int64_t SLICE_NS = 1000000000       # it looks up once a second, whatever became of a wake
 cdef int ROOM_SLICE_MS = 50              # the same of a wait for room: a stop rings no bell
 cdef unsigned int SETTLE_US = 1000        # between looks whether all is settled
@@ -58,8 +61,6 @@ cdef class Partitioner:
         self.account = crew.account
         self.bell = crew.account.new_bell()
         self.fanouts = []
-        self.stalled = []
-        self.refused = []
         self.materialiser = Materialiser.__new__(Materialiser, crew.account)
         self.ending = new atomic[int](0)
         self.changing = new atomic[int](0)
@@ -75,22 +76,22 @@ cdef class Partitioner:
         cdef Sources share
         cdef Fanout fanout
         cdef Py_ssize_t at
-        for share in self.crew.shares:
+        self.shares = self.crew.current_shares()
+        for share in self.shares:
             share.account.c.set_door(0, self.bell)
-        self.stalled = [0] * len(self.crew.shares)
-        self.refused = [0] * len(self.crew.shares)
         before, self.fanouts = self.fanouts, []
         self.fans.clear()
         self.failing = NULL
         for at, entry in enumerate(self.sources.rings if self.extractor is not None else []):
             fanout = Fanout((<tuple>entry)[0], self.extractor,
-                            [(<tuple>(<Sources>one).rings[at])[0] for one in self.crew.shares],
+                            [(<tuple>(<Sources>one).rings[at])[0] for one in self.shares],
                             policy_names[<int>self.overflow])
             if before:
                 fanout.inherit(before[at])
             self.fanouts.append(fanout)
             self.fans.push_back(&fanout.c)
-        self.view = (list(self.crew.shares), self.stalled, self.refused, self.fanouts)
+        with self.lock:
+            self.view = (self.shares, self.fanouts)
 
     # --------------------------------------------------------------------------------------------------------- the loop
 
@@ -216,8 +217,11 @@ cdef class Partitioner:
         self.made = 0
         self.limited = limited
         with self.lock:
-            self.hand = messages
-            self.at = 0
+            if not self.taken:
+                self.hand = messages
+                self.at = 0
+                return
+        self.failed += self.fail(messages, STOPPED)            # whoever stops the pipeline has looked already
 
     cdef claim_ring(self):
         """Make messages of what the next ring in turn has, and give them to their partitions."""
@@ -236,7 +240,9 @@ cdef class Partitioner:
 
     cdef deliver_hand(self):
         """Give what is in hand to its partitions, as long as that is ours to do."""
-        cdef list hand = self.hand
+        cdef list hand
+        with self.lock:
+            hand = self.hand
         while hand is not None and self.at < len(hand):
             if not self.deliver(hand):
                 return
@@ -254,7 +260,7 @@ cdef class Partitioner:
             return False
         message = <Message>hand[self.at]
         partition = self.partition_of(message)
-        share = <Sources>self.crew.shares[partition]
+        share = <Sources>self.shares[partition]
         if not share.account.c.admits() and not self.find_room(message, share, partition):
             return not self.is_over()            # it was refused, and the next one's turn has come
         inbox = share.inboxes[0] if self.limited else share.unlimited
@@ -283,7 +289,7 @@ cdef class Partitioner:
 
     cdef Py_ssize_t partition_of(self, Message message):
         """The number of a message's partition. One without a key has failed, and may go to any."""
-        cdef uint64_t n = len(self.crew.shares)
+        cdef uint64_t n = len(self.shares)
         if message.verdict is None:
             try:
                 return <Py_ssize_t>(key_of_message(self.function, self.extractor, message) % n)
@@ -296,7 +302,7 @@ cdef class Partitioner:
 
     cdef bint find_room(self, Message message, Sources share, Py_ssize_t partition):
         """Have room made in a full partition, as the policy says; False if the message is not to go there."""
-        self.stalled[partition] += 1
+        share.stalls.fetch_add(1, memory_order_relaxed)
         while not share.account.c.admits():
             if self.is_over():
                 return False
@@ -307,7 +313,7 @@ cdef class Partitioner:
                 if not self.shed(share, partition):
                     return True                  # all of it is in hand, and the newest is what this policy is chosen for
             else:
-                self.refuse_next(message, partition)
+                self.refuse_next(message, share, partition)
                 return False
         return True
 
@@ -317,25 +323,25 @@ cdef class Partitioner:
             message = (<Queue>share.inboxes[0]).queue.popleft()
         except IndexError:
             return False
-        self.refuse(message, partition, share.account)
+        self.refuse(message, partition, share, share.account)
         return True
 
-    def refuse_next(self, Message message, partition):
+    def refuse_next(self, Message message, Sources share, partition):
         """Fail the next message in hand, unless that is no longer ours; and its connection, where the policy wants it."""
         with self.lock:
             if self.taken:
                 return
             self.at += 1
-        self.refuse(message, partition, self.crew.account)
+        self.refuse(message, partition, share, self.account)
         if self.overflow == OVERFLOW_ERROR and message.origin is not None:
             self.fail_connection(message.origin, message.connection_index, message.epoch)
 
-    def refuse(self, Message message, partition, Account account):
+    def refuse(self, Message message, partition, Sources share, Account account):
         """Acknowledge a message as failed for which its partition had no room; `account` is charged with it."""
         cdef Chunk chunk = Chunk(account)
         fill(chunk, [message])
         chunk.take_over(f"partition {partition} was full")
-        self.refused[partition] += 1
+        share.refused.fetch_add(1, memory_order_relaxed)
         self.failed += 1
 
     cdef fail_connection(self, object origin, uint32_t index, uint32_t epoch):
@@ -372,27 +378,37 @@ cdef class Partitioner:
     def take_over(self, reason) -> int:
         """After the crew was closed: fail what is in hand, even while a callable has not returned; how many those were."""
         cdef list rest = []
-        cdef Chunk chunk
         with self.lock:
             self.taken = True
             if self.hand is not None:
                 rest = self.hand[self.at:]
                 self.hand = None
-        if not rest:
-            return 0
-        chunk = Chunk(self.crew.account)
-        fill(chunk, rest)
-        chunk.take_over(reason)
-        return len(rest)
+        return self.fail(rest, reason)
+
+    cdef Py_ssize_t fail(self, list messages, object reason):
+        """Acknowledge messages as failed that are in no partition; how many."""
+        cdef Chunk chunk
+        if messages:
+            chunk = Chunk(self.account)
+            fill(chunk, messages)
+            chunk.take_over(reason)
+        return len(messages)
 
     def release(self) -> None:
         """Give the bell's descriptor back: its thread has ended."""
         self.bell.shut()
 
+    def move_hand(self) -> None:
+        """Move on what is in hand and no object, whatever room there is, for whoever sweeps; its thread has ended."""
+        cdef Fan* fan
+        for fan in self.fans:
+            fan_move(fan, True)
+            fan_rest(fan)
+
     @property
     def held(self) -> int:
-        """Messages in hand that are no objects yet."""
-        return sum([fanout.held for fanout in self.fanouts])
+        """About how many messages are in hand that are no objects yet."""
+        return sum([fanout.held for fanout in self.snapshot()[1]])
 
     def ack_now(self, message) -> None:
         """A message that is in hand here cannot be acknowledged."""
@@ -402,11 +418,17 @@ cdef class Partitioner:
     def figures(self) -> list:
         """Of each partition: its sources, how often a message found it full, and for how many it had no room. All of one
         moment's partitions, whoever changes them meanwhile."""
-        cdef list shares, stalled, refused, fanouts
-        cdef Fanout fanout
-        shares, stalled, refused, fanouts = self.view
-        return [(share, stalled[at] + sum([fanout.stalls(at) for fanout in fanouts]),
-                 refused[at] + sum([fanout.dropped(at) for fanout in fanouts])) for at, share in enumerate(shares)]
+        cdef list shares, fanouts
+        cdef Sources share
+        shares, fanouts = self.snapshot()
+        return [(share, share.stalls.load(memory_order_relaxed) + sum([fanout.stalls(at) for fanout in fanouts]),
+                 share.refused.load(memory_order_relaxed) + sum([fanout.dropped(at) for fanout in fanouts]))
+                for at, share in enumerate(shares)]
+
+    cdef tuple snapshot(self):
+        """Shares and fanouts that belong together."""
+        with self.lock:
+            return self.view
 
 
 cdef list taken_of(object queue):

@@ -7,7 +7,6 @@ with messages that of their processors, which are made and ended by the topology
 from __future__ import annotations
 
 import threading
-import time
 from typing import TYPE_CHECKING
 
 from wsengine import telemetry
@@ -30,6 +29,8 @@ __all__ = ["Partitions"]
 LARGEST, SPARE = 2**16, 2**21
 #: Slots of a partition's ring beyond its share, for what the partitioner has in hand when a stop's deadline comes.
 SLACK = 256
+#: Seconds that a function of the user's may take behind the deadline of a stop.
+BRIEF = 0.05
 #: Seconds between two events of one kind for one partition.
 APART = 1.0
 
@@ -143,7 +144,10 @@ class Partitions:
         return self.partitioner.figures
 
     def wait_until_over(self, seconds: float) -> None:
-        """After the crew was closed: give the partitioner time to move on what it has in hand."""
-        thread, until = self.post.thread, time.monotonic() + seconds
-        while thread is not None and thread.is_alive() and self.partitioner.held and time.monotonic() < until:
-            time.sleep(0.0005)
+        """After the crew was closed: give the partitioner time to move on what it has in hand. Where a function of a user's
+        chooses partitions it may not return, and what is in hand is taken over."""
+        thread = self.post.thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(seconds if isinstance(self._by, KeyExtractor) else min(seconds, BRIEF))
+        if thread is None or not thread.is_alive():  # it may have died with something in hand
+            self.partitioner.move_hand()

@@ -4,6 +4,7 @@
 # not: how a chunk is claimed (processor), what all processors of a pipeline share (crew), nor how messages come here.
 # Without partitions all processors have the same sources; with them each has its own, filled by the partitioner, which is
 # then the only one that claims from the pipeline's.
+from libc.stdint cimport uint64_t
 from libcpp.atomic cimport atomic
 from libcpp.vector cimport vector
 from wsengine.engine.ring cimport Account, CRing, Parker
@@ -17,6 +18,8 @@ cdef class Sources:
     cdef readonly object unlimited   # that of these whose messages do not count for the rate, or None
     cdef atomic[int]* workers        # processors that there are to be; the control plane stores, processors read
     cdef atomic[int]* busy           # of them, with a chunk; each its own plus and minus
+    cdef atomic[uint64_t]* stalls    # of a partition: how often an object found it full; the partitioner adds, as to the next
+    cdef atomic[uint64_t]* refused   # and how many objects it had no room for
     cdef atomic[int]* given          # 1: an inbox may have messages; whoever puts one in stores release, a partitioner takes
     cdef bint anything(self)
     cdef bint ring_ready(self) noexcept nogil

@@ -3,6 +3,7 @@ from collections import deque
 
 from wsengine.errors import EngineError
 
+from libc.stdint cimport uint64_t
 from libcpp.atomic cimport atomic, memory_order_acquire, memory_order_relaxed, memory_order_release
 from wsengine.engine.ring cimport Account, Parker, Ring
 
@@ -22,11 +23,15 @@ cdef class Sources:
         self.workers = new atomic[int](concurrency)
         self.busy = new atomic[int](0)
         self.given = new atomic[int](0)
+        self.stalls = new atomic[uint64_t](0)
+        self.refused = new atomic[uint64_t](0)
 
     def __dealloc__(self):
         del self.workers
         del self.busy
         del self.given
+        del self.stalls
+        del self.refused
 
     def add_ring(self, Ring ring not None, origin, transformer=None) -> None:
         """Add a slab ring; `origin` knows its connections. Before anybody claims."""

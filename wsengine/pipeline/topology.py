@@ -137,6 +137,8 @@ class Topology:
         """Have so many processors: new ones are started at once, those too many end behind the chunk in hand. With
         partitions the partitioner does it, when it can."""
         if self.partitions is not None:
+            if concurrency == self._wanted:
+                return
             self._wanted = concurrency
             self.partitions.partitioner.change_wanted()
             return
