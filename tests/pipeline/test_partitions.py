@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import json
 import random
@@ -407,6 +408,23 @@ def test_a_resize_that_waits_for_a_handler_ends_with_a_stop(launch, book, gate):
     result = pipeline.stop(0.3)
     assert (result.drained, result.successful + result.failed, result.left) == (False, 40, 40)
     book.assert_each_once(range(40))
+
+
+def test_a_compiled_key_needs_no_gil(launch):
+    """What arrives while one call holds the GIL for a second is with its partitions at the end of that call."""
+    def waiting():
+        return sum(one.messages for one in pipeline.stats().partitions)
+
+    with Feed.trades(rate=2000) as feed:
+        pipeline = launch(producers=WebSocketProducer(feed.url), partition_by=JSONField("sym"),
+                          processors=Processors(concurrency=3))
+        pipeline.pause()
+        until(lambda: waiting() > 0)
+        before = waiting()
+        ctypes.PyDLL(None).usleep(1_000_000)
+        arrived, elsewhere = waiting() - before, pipeline._wsengine_topology.crew.sources.depth
+        pipeline.stop(0)
+    assert arrived > elsewhere, "and no more than what came just before"
 
 
 # ---------------------------------------------------------------------------------------------------------------- batchers
