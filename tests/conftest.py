@@ -38,6 +38,9 @@ RECORDINGS_DEFAULT = Path(__file__).resolve().parents[1].parent / "shared" / "da
 #: Seconds that threads and descriptors may take to go after a test; a closed socket's thread may be in its last lines.
 GRACE = 3.0
 
+# Whoever runs the tests in the background may have it ignored, and so would the processes that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--seed`, to repeat a run that found something."""
@@ -105,7 +108,6 @@ import os, signal, sys, threading, time
 def say(*words):
     os.write(1, (" ".join(map(str, words)) + "\n").encode())  # one call: lines of two threads stay whole
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests in the background has it ignored
 """
 
 

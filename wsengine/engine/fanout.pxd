@@ -20,7 +20,7 @@ from wsengine.engine.ring cimport Arrival, CAccount, CParker, CRing, Descriptor,
 cdef enum:
     FAN_BATCH = 64             # messages taken at a time
     FAN_SHED = 64              # oldest messages dropped at a time at the most
-    FAN_LARGE = 4096           # bytes; behind a message of so many the account is asked again
+    FAN_UNIT = 256             # bytes of a message that use up as much credit as a message does
 
 cdef enum Moved:
     MOVED_NONE                 # there is nothing to move
@@ -58,6 +58,8 @@ cdef struct Fan:
 
 # Move what is there, a batch at the most. With `force` there is room for all that is in hand, and nothing more is taken.
 cdef Moved fan_move(Fan* fan, bint force) noexcept nogil
+# Release what is in hand, and move none of it; how many messages those were.
+cdef uint32_t fan_drop(Fan* fan) noexcept nogil
 # Let go of the receive buffers that are being filled: nothing more is moved for now.
 cdef void fan_rest(Fan* fan) noexcept nogil
 

@@ -160,7 +160,7 @@ cdef Moved fan_move(Fan* fan, bint force) noexcept nogil:
         elif not stage(part, one):
             drop(fan, part)
         else:
-            part.credit = part.credit - 1 if part.credit and one.size < FAN_LARGE else 0
+            part.credit -= min(part.credit, <uint64_t>(1 + one.size // FAN_UNIT))
             if part.count == FAN_BATCH:
                 flush(part)
         fan.at += 1
@@ -168,6 +168,14 @@ cdef Moved fan_move(Fan* fan, bint force) noexcept nogil:
     flush_all(fan)
     let_go(fan, first)
     return moved
+
+
+cdef uint32_t fan_drop(Fan* fan) noexcept nogil:
+    cdef uint32_t first = fan.at
+    fan.at = fan.count
+    fan.whole.release(fan.count - first, 0)
+    let_go(fan, first)
+    return fan.count - first
 
 
 cdef void fan_rest(Fan* fan) noexcept nogil:

@@ -169,7 +169,7 @@ cdef class Ring:
     """The slab ring of one reader. Any thread may claim; one thread pushes.
 
     Args:
-        capacity: slots, a power of two from 2 to 2**23.
+        capacity: slots, a power of two from 2 to 2**24.
         account: charged for what is pushed and for the slabs.
         parker: where its consumers wait.
         slab_bytes: size of a receive buffer, at least 4096.
@@ -179,8 +179,8 @@ cdef class Ring:
 
     def __cinit__(self, uint32_t capacity, Account account not None, Parker parker not None, *,
                   uint64_t slab_bytes=2**18, bint guest=False, uint64_t spare_bytes=SPARE_BYTES):
-        if capacity < 2 or capacity > 2**23 or capacity & (capacity - 1):
-            raise ConfigurationError("capacity", capacity, "give a power of two from 2 to 8388608")
+        if capacity < 2 or capacity > 2**24 or capacity & (capacity - 1):
+            raise ConfigurationError("capacity", capacity, "give a power of two from 2 to 16777216")
         if slab_bytes < 4096 or slab_bytes > 2**30:
             raise ConfigurationError("slab_bytes", slab_bytes, "give a number of bytes from 4096 to 1073741824")
         self.account = account

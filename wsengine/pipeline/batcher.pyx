@@ -10,7 +10,7 @@ from wsengine import telemetry
 from wsengine.errors import EngineError
 from wsengine.message import Failed
 
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t
 from wsengine.engine.keys cimport KeyExtractor
 from wsengine.engine.ring cimport Parker, monotonic_ns
 from wsengine.message cimport Message
@@ -18,7 +18,7 @@ from wsengine.pipeline.batch cimport Batch
 from wsengine.pipeline.callbacks cimport call_handle_failed, wall_ns
 from wsengine.pipeline.chunk cimport CHUNK_OPEN, Chunk, acknowledge
 from wsengine.pipeline.crew cimport Crew
-from wsengine.pipeline.message_key cimport key_of_message
+from wsengine.pipeline.message_key cimport partition_of_message
 
 cdef extern from "Python.h":
     ctypedef struct PyObject:
@@ -168,7 +168,7 @@ cdef class BatcherStage:
         cdef Message message
         for message in messages:
             try:
-                at = key_of_message(self.partitioned_by, self.extractor, message) % <uint64_t>self.partitions
+                at = partition_of_message(self.partitioned_by, self.extractor, message, self.partitions)
             except BaseException as error:
                 self.crew.log_failure("partition_by", error)
                 self.fail([message], error)

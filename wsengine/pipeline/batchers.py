@@ -54,7 +54,7 @@ class Batcher:
             None: no limit.
         partition_by: which of the threads handles a message: as of `Pipeline`, but asked once the processor has handled
             the message. Then a batch holds messages of one partition only, and `batch_info.partition` is its number. None:
-            where the pipeline has a `partition_by`, that of the processor, whatever the handler made of the data; else none.
+            where processors have partitions, that of the processor, whatever the handler made of the data; else none.
 
     Raises:
         ConfigurationError: at construction, with the path of the option.

@@ -68,7 +68,9 @@ cdef class Partitioner:
     cdef bint move(self) noexcept nogil
     cdef bint is_over(self) noexcept nogil
     cdef void await_room(self, CAccount* account) noexcept nogil
+    cdef void give_up(self) noexcept nogil
     cdef take_objects(self)
+    cdef take_inbox(self, object inbox)
     cdef take_hand(self, list messages, object transformer, bint limited)
     cdef claim_ring(self)
     cdef deliver_hand(self)

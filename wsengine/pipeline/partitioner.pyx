@@ -12,7 +12,7 @@ from wsengine.message import Failed
 cimport cython
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libcpp.atomic cimport atomic, memory_order_acq_rel, memory_order_acquire, memory_order_relaxed, memory_order_release
-from wsengine.engine.fanout cimport MOVED_FAILED, MOVED_NONE, MOVED_STUCK, Fan, Fanout, Moved, fan_move, fan_rest
+from wsengine.engine.fanout cimport MOVED_FAILED, MOVED_NONE, MOVED_STUCK, Fan, Fanout, Moved, fan_drop, fan_move, fan_rest
 from wsengine.engine.keys cimport KeyExtractor
 from wsengine.engine.overflow cimport OVERFLOW_BLOCK, OVERFLOW_DROP_OLDEST, OVERFLOW_ERROR, policy, policy_names
 from wsengine.engine.ring cimport Account, CAccount, Ring
@@ -21,7 +21,7 @@ from wsengine.pipeline.chunk cimport Chunk
 from wsengine.pipeline.crew cimport Crew
 from wsengine.pipeline.emission cimport emit
 from wsengine.pipeline.materialiser cimport CHUNK, Materialiser
-from wsengine.pipeline.message_key cimport key_of_message
+from wsengine.pipeline.message_key cimport partition_of_message
 from wsengine.pipeline.sources cimport Queue, Sources
 
 cdef extern from "<unistd.h>" nogil:
@@ -32,7 +32,7 @@ STOPPED = "the pipeline stopped before the message was handled"
 
 cdef int64_t SLICE_NS = 1000000000       # it looks up once a second, whatever became of a wake
 cdef int ROOM_SLICE_MS = 50              # the same of a wait for room: a stop rings no bell
-cdef unsigned int SETTLE_US = 1000        # between looks whether all is settled
+cdef unsigned int SETTLE_US = 250         # between looks whether all is settled, the first time
 
 
 @cython.no_gc_clear  # its bell is the account's, which must be there until the very end
@@ -99,6 +99,7 @@ cdef class Partitioner:
         """Move messages until `end` and nothing is left to claim, or the crew is closed. If the thread dies, another may run
         it, and goes on where that was."""
         cdef Need need
+        self.sources.given.store(1, memory_order_relaxed)      # alone: whoever ran before may have died with it taken
         while True:
             self.deliver_hand()
             with nogil:
@@ -132,9 +133,7 @@ cdef class Partitioner:
         while True:
             self.sources.parker.c.arrive()
             if self.is_over():
-                for fan in self.fans:
-                    fan_move(fan, True)
-                    fan_rest(fan)
+                self.give_up()
                 return NEED_END
             if self.changing.load(memory_order_acquire):     # pairs with change_wanted
                 return NEED_CHANGE
@@ -163,6 +162,17 @@ cdef class Partitioner:
             else:
                 self.sources.parker.c.wait(seen, SLICE_NS)
 
+    cdef void give_up(self) noexcept nogil:
+        """All is over: move on what is in hand, for whoever sweeps; if that has been done, drop it."""
+        cdef Fan* fan
+        with self.lock:
+            for fan in self.fans:
+                if self.taken:
+                    self.failed += fan_drop(fan)
+                else:
+                    fan_move(fan, True)
+                fan_rest(fan)
+
     cdef bint function_waits(self) noexcept nogil:
         """Whether a ring has messages whose key only a callable knows."""
         return self.fans.size() == 0 and self.sources.ring_ready()
@@ -187,26 +197,34 @@ cdef class Partitioner:
         return False
 
     cdef void await_room(self, CAccount* account) noexcept nogil:
-        """Wait until half of a partition's share is free, a while at the most."""
-        if account.starve(0):
+        """Wait until half of a partition's share is free, or all is over."""
+        while account.starve(0) and not self.is_over():
             self.bell.wire().wait(ROOM_SLICE_MS)
-        self.bell.answer()
+            self.bell.answer()
 
     # ---------------------------------------------------------------------------------------------------------- objects
 
     cdef take_objects(self):
         """Give all messages that are objects now to their partitions, and what a callable has to see."""
-        cdef list messages
+        cdef list inboxes = self.sources.inboxes
+        cdef Py_ssize_t i
         self.sources.given.exchange(0, memory_order_acq_rel)   # pairs with Sources.tell: what comes later tells again
-        for inbox in self.sources.inboxes:
-            while len(inbox.queue) and not self.is_over():
-                messages = taken_of(inbox.queue)
-                self.take_hand(messages, None, inbox is not self.sources.unlimited)
-                self.deliver_hand()
-                if self.crew.askers.load(memory_order_relaxed):
-                    inbox.asked()
+        for i in range(len(inboxes)):
+            self.take_inbox(inboxes[i])
         if self.function is not None and not self.is_over():
             self.claim_ring()
+
+    cdef take_inbox(self, object inbox):
+        """Give some of an inbox's messages to their partitions. The rest waits for the next turn: whoever pushes faster than
+        keys are found holds up nobody else."""
+        if len(inbox.queue) == 0 or self.is_over():
+            return
+        self.take_hand(taken_of(inbox.queue), None, inbox is not self.sources.unlimited)
+        self.deliver_hand()
+        if len(inbox.queue):
+            self.sources.given.store(1, memory_order_relaxed)  # alone: its own thread looks
+        if self.crew.askers.load(memory_order_relaxed):
+            inbox.asked()
 
     cdef take_hand(self, list messages, object transformer, bint limited):
         """Have messages in hand, which the transformer has not seen, if there is one."""
@@ -277,7 +295,11 @@ cdef class Partitioner:
     cdef bint transform(self, list hand):
         """Have the next message in hand replaced by what the transformer makes of it; False if it is no longer ours."""
         cdef Message message = <Message>hand[self.at]
-        cdef Message other = <Message>emit(self, self.crew.log_failure, self.transformer, message, (message.payload,))[0]
+        cdef Message other
+        if message.verdict is not None:          # there was no memory for its payload
+            self.made = self.at + 1
+            return True
+        other = <Message>emit(self, self.crew.log_failure, self.transformer, message, (message.payload,))[0]
         with self.lock:
             if self.taken:
                 return False
@@ -289,14 +311,14 @@ cdef class Partitioner:
 
     cdef Py_ssize_t partition_of(self, Message message):
         """The number of a message's partition. One without a key has failed, and may go to any."""
-        cdef uint64_t n = len(self.shares)
+        cdef Py_ssize_t n = len(self.shares)
         if message.verdict is None:
             try:
-                return <Py_ssize_t>(key_of_message(self.function, self.extractor, message) % n)
+                return partition_of_message(self.function, self.extractor, message, n)
             except BaseException as error:
                 self.crew.log_failure("partition_by", error)
                 message.set_verdict(Failed(error, error))
-        return <Py_ssize_t>(message.seq % n)
+        return <Py_ssize_t>(message.seq % <uint64_t>n)
 
     # ------------------------------------------------------------------------------------------------- where there is no room
 
@@ -362,13 +384,15 @@ cdef class Partitioner:
 
     def change_partitions(self):
         """Give nothing to anybody until all that was given is settled, then have the partitions changed."""
+        cdef unsigned int pause = SETTLE_US
         while not self.is_over():
             if self.settled():
                 self.changing.exchange(0, memory_order_acq_rel)
                 self.change()
                 return
             with nogil:
-                usleep(SETTLE_US)
+                usleep(pause)
+            pause = min(pause * 2, 64 * SETTLE_US)
 
     def end(self) -> None:
         """Leave once nothing is left to claim."""
@@ -400,10 +424,7 @@ cdef class Partitioner:
 
     def move_hand(self) -> None:
         """Move on what is in hand and no object, whatever room there is, for whoever sweeps; its thread has ended."""
-        cdef Fan* fan
-        for fan in self.fans:
-            fan_move(fan, True)
-            fan_rest(fan)
+        self.give_up()
 
     @property
     def held(self) -> int:

@@ -117,8 +117,8 @@ class Topology:
         initial, function = batcher.batch_size if isinstance(batcher.batch_size, tuple) else (None, None)
         stage = BatcherStage(self.crew, key, concurrency=batcher.concurrency, count=batcher.count, function=function,
                              initial=initial, timeout=batcher.batch_timeout, bound=batcher.bound(processors.concurrency),
-                             retry=batcher.retry, by=batcher.partition_by or self.plan.partition_by,
-                             inherits=batcher.partition_by is None and self.plan.processors.partition_by is None)
+                             retry=batcher.retry, by=batcher.partition_by or self.plan.partitioned_by,
+                             inherits=batcher.partition_by is None)
         self.crew.add_batcher(key, stage)
         seats = [Seat("batch processor", index, partial(BatchProcessor, stage, index))
                  for index in range(batcher.concurrency)]
@@ -185,7 +185,7 @@ class Topology:
                 seat = self._seat(index, share)
                 seat.occupy()
                 seats.append(seat)
-        except (RuntimeError, OSError, MemoryError) as fault:  # no thread to be had, or no memory
+        except Exception as fault:               # no thread to be had, or no memory
             log(logger, logging.ERROR, "pipeline %s could not be resized to %d", self.name, wanted, error=fault)
             self._dismiss(seats)
             return
