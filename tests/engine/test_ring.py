@@ -141,11 +141,11 @@ def test_a_ring_gives_its_account_and_parker_back_as_it_got_them():
             setattr(ring, name, None)
 
 
-@pytest.mark.parametrize("capacity", [0, 1, 3, 100, 2**23 + 1, 2**24])
+@pytest.mark.parametrize("capacity", [0, 1, 3, 100, 2**24 + 1, 2**25])
 def test_a_capacity_that_is_no_power_of_two_in_range_is_refused(capacity):
     with pytest.raises(ConfigurationError) as raised:
         Ring(capacity, Account(1, 1), Parker())
-    assert str(raised.value) == f"capacity={capacity}: give a power of two from 2 to 8388608"
+    assert str(raised.value) == f"capacity={capacity}: give a power of two from 2 to 16777216"
 
 
 @pytest.mark.parametrize("slab_bytes", [0, 1, 4095, 2**30 + 1])
