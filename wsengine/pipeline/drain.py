@@ -60,7 +60,7 @@ def stop(topology: Topology, timeout: float, error: BaseException | None) -> Sto
     for producer in topology.producers:
         producer.drain()
     drained = _wait_until_idle(topology, deadline)
-    topology.end_replacements(max(deadline - time.monotonic(), 0))
+    topology.end_replacements(max(deadline - time.monotonic(), GRACE))
     topology.crew.end()
     if topology.dispatcher is not None:
         topology.dispatcher.end()
