@@ -347,7 +347,7 @@ def test_partitions_of_feeds_that_are_cut_keep_each_key_in_order(seed):
             for cut in range(rng.randrange(4)):
                 feed.wait(lambda log, cut=cut: len(log.connections) > cut)
                 time.sleep(rng_pause(rng) * 10)
-                feed.cut()
+                feed.cut(60)
                 pipeline.resize(rng.choice([1, 2, 3, 8]))
                 pipeline.pause()
                 time.sleep(rng_pause(rng))
