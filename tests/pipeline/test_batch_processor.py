@@ -250,7 +250,9 @@ def test_batchers_tell_of_messages_timeouts_and_drains(launch, book):
     with capture(telemetry.BATCHER_START, telemetry.BATCHER_STOP) as seen:
         pipeline = launch(handle_batch=lambda messages, info: None, processors=Processors(max_demand=10),
                           batchers={"db": Batcher(batch_size=10, batch_timeout=0.1)}, handle_message=to_db)
+        pipeline.pause()                          # the three are claimed together
         pipeline.push_messages(book.messages(range(3)))
+        pipeline.resume()
         book.wait(3)
         [first, timeout] = seen.wait(telemetry.BATCHER_START, 2)
         pipeline.push_messages(book.messages([3]))
