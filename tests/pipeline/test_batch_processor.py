@@ -282,7 +282,9 @@ def test_a_processor_tells_what_it_hands_on(launch, book):
     with capture(telemetry.PROCESSOR_STOP) as seen:
         pipeline = launch(handle_message, handle_batch=lambda messages, info: [m.fail("later") for m in messages] and None,
                           processors=Processors(max_demand=10), batchers={"default": Batcher(batch_size=2)})
+        pipeline.pause()
         pipeline.push_messages(book.messages(range(3)))
+        pipeline.resume()
         [stop] = seen.wait(telemetry.PROCESSOR_STOP)
     assert stop.metadata["successful_messages_to_ack"] == []
     assert [message.data for message in stop.metadata["successful_messages_to_forward"]] == [0, 2]
