@@ -4,11 +4,12 @@ be said of its figures, stands with the tests."""
 import json
 import os
 import subprocess
+import time
 from pathlib import Path
 
 import wsengine
 
-__all__ = ["blocked_then_freed"]
+__all__ = ["blocked_then_freed", "peak_while"]
 
 
 def blocked_then_freed(feed, command):
@@ -24,3 +25,12 @@ def blocked_then_freed(feed, command):
         after = json.loads(child.stdout.readline())
     assert child.returncode == 0
     return blocked, during, after, feed.log()
+
+
+def peak_while(process, seconds, wanted):
+    """The most memory that a process is seen to have, while something is wanted and for so many seconds at the most."""
+    deadline, peak = time.monotonic() + seconds, 0
+    while time.monotonic() < deadline and wanted():
+        peak = max(peak, process.memory_info().rss)
+        time.sleep(0.005)
+    return peak

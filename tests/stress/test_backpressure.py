@@ -16,7 +16,7 @@ import time
 import psutil
 import pytest
 
-from tests.blocked_child import blocked_then_freed
+from tests.blocked_child import blocked_then_freed, peak_while
 from wsengine import Backoff, Pipeline, WebSocketProducer
 from wsengine.testing import Feed
 from wsengine.testing.stamp import read_sequence
@@ -53,24 +53,16 @@ def flood(url, seconds, count, max_queue_bytes):
     pipeline = Blocked(WebSocketProducer(url), max_queue_bytes=max_queue_bytes)
     before = process.memory_info().rss
     with pipeline:
-        peak = _peak_while(process, seconds, lambda: True)
+        peak = peak_while(process, seconds, lambda: True)
         producer = pipeline.stats().producers[0]
         print(json.dumps({"growth": peak - before, "paused": producer["connections"][0]["paused"],
                           "held": pipeline.stats().held_bytes}), flush=True)
         sys.stdin.readline()
         pipeline.gate.set()
-        drain = _peak_while(process, 100, lambda: pipeline.count < count)
+        drain = peak_while(process, 100, lambda: pipeline.count < count)
         result = pipeline.stop()
     print(json.dumps({"received": pipeline.count, "in_order": pipeline.in_order, "epoch": pipeline._wsengine_producers[0]
                       .connections[0].epoch, "failed": result.failed, "drain_growth": drain - before}), flush=True)
-
-
-def _peak_while(process, seconds, wanted):
-    deadline, peak = time.monotonic() + seconds, 0
-    while time.monotonic() < deadline and wanted():
-        peak = max(peak, process.memory_info().rss)
-        time.sleep(0.005)
-    return peak
 
 
 @pytest.mark.parametrize(("size", "count", "max_queue_bytes"), [

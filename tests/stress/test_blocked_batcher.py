@@ -11,13 +11,12 @@ import json
 import os
 import sys
 import threading
-import time
 from array import array
 
 import psutil
 import pytest
 
-from tests.blocked_child import blocked_then_freed
+from tests.blocked_child import blocked_then_freed, peak_while
 from tests.waiting import until
 from wsengine import Batcher, Pipeline, WebSocketProducer
 from wsengine.testing import Feed
@@ -75,26 +74,18 @@ def flood(url, seconds, count, keys, max_queue_bytes):
     before = process.memory_info().rss
     with pipeline:
         until(lambda: producer.connections and producer.connections[0].paused)
-        peak = _peak_while(process, seconds, lambda: True)
+        peak = peak_while(process, seconds, lambda: True)
         stats = pipeline.stats()
         print(json.dumps({"growth": peak - before, "paused": producer.connections[0].paused, "held": stats.held_bytes,
                           "messages": stats.held_messages}), flush=True)
         sys.stdin.readline()
         pipeline.gate.set()
-        drain = _peak_while(process, 100, lambda: pipeline.claimed < count)
+        drain = peak_while(process, 100, lambda: pipeline.claimed < count)
         result = pipeline.stop(60)
     print(json.dumps({
         "seen": sum(pipeline.seen), "twice": pipeline.twice, "in_order": pipeline.in_order, "successful": result.successful,
         "failed": result.failed, "drained": result.drained, "epoch": producer.connections[0].epoch,
         "batches": pipeline.batches, "largest": pipeline.largest, "drain_growth": drain - before}), flush=True)
-
-
-def _peak_while(process, seconds, wanted):
-    deadline, peak = time.monotonic() + seconds, 0
-    while time.monotonic() < deadline and wanted():
-        peak = max(peak, process.memory_info().rss)
-        time.sleep(0.005)
-    return peak
 
 
 @pytest.mark.parametrize(("size", "count", "keys"), [
