@@ -5,8 +5,9 @@
 # any.
 from libc.stdint cimport int64_t, uint64_t
 from wsengine.pipeline.batch cimport Batch
-from wsengine.pipeline.batcher cimport BatcherStage, Lane
+from wsengine.pipeline.batcher cimport BatcherStage
 from wsengine.pipeline.crew cimport Crew
+from wsengine.pipeline.lane cimport Lane
 from wsengine.pipeline.latency cimport Latency
 
 cdef class BatchProcessor:

@@ -9,9 +9,10 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from wsengine.engine.ring cimport monotonic_ns
 from wsengine.message cimport Message
 from wsengine.pipeline.batch cimport Batch
-from wsengine.pipeline.batcher cimport BatcherStage, Lane
+from wsengine.pipeline.batcher cimport BatcherStage
 from wsengine.pipeline.callbacks cimport call_batch, call_handle_failed, wall_ns
 from wsengine.pipeline.chunk cimport acknowledge
+from wsengine.pipeline.lane cimport Lane
 from wsengine.pipeline.latency cimport Latency, note_latency
 from wsengine.pipeline.materialiser cimport give_back
 

@@ -2,13 +2,12 @@
 #
 #     processors ── put ──▶ open batches, one a key ── size, timeout, flush ──▶ lanes ── take ──▶ batch processors
 #
-# Belongs here: which batch a message joins, when a batch is complete, which batch is next, and whether the batcher asks for
-# more. Does not: what becomes of a batch (batch_processor), which batcher a message goes to (processor), threads and their
-# replacement (seats, monitor).
+# Belongs here: which batch a message joins, when a batch is complete, and whether the batcher asks for more. Does not: sizes
+# that a function decides (sized_batcher, a subclass), which batch is next (lane), what becomes of a batch (batch_processor),
+# which batcher a message goes to (processor), threads and their replacement (seats, monitor).
 #
 # Messages are sorted by the processor that brings them, under the batcher's lock, for a list of a hundred takes it a few
-# microseconds and a thread's wake would take longer. Where a function of the user's decides about sizes, they are left to
-# the batcher's own thread, so that it holds up nobody else, and the function runs outside the lock.
+# microseconds and a thread's wake would take longer.
 #
 # The lock is held for steps that call nothing of the user's but the hashing and comparison of batch keys. Order of locks:
 # Batcher.lock, then Chunk.lock or Crew.gate.
@@ -19,6 +18,7 @@ from wsengine.engine.ring cimport Parker
 from wsengine.message cimport Message
 from wsengine.pipeline.batch cimport Batch
 from wsengine.pipeline.crew cimport Crew
+from wsengine.pipeline.lane cimport Lane
 
 cdef enum:
     WHOLE = -1                       # in place of a partition, where there are none
@@ -27,15 +27,11 @@ cdef enum:
 # same. `partition`: the number of their processor.
 cdef list give_batchers(Crew crew, list messages, bint to_one, int partition)
 
-cdef class Lane:
-    # Complete batches for the batch processors that share it. All under the batcher's lock but the parker.
-    cdef Parker parker               # where those batch processors wait
-    cdef object ready                # deque of Batch: any of them may be begun
-    cdef dict behind                 # by identity, while one of it is ready or in hand: deque of those that come behind it,
-                                     # or None if there are none. None where one batch processor keeps the order by itself
-    cdef put(self, Batch batch)
-    cdef follow(self, Batch batch)
-    cdef list empty(self)
+cdef inline bint flushes(Message message):
+    return message.details is not None and message.details.batch_mode == "flush"
+
+# Whether two groups are one key; keys that cannot be compared are not, and each finds its own batch or fails alone.
+cdef bint same_key(object one, object other)
 
 cdef class BatcherStage:
     cdef readonly str key            # its name among the batchers
@@ -44,8 +40,7 @@ cdef class BatcherStage:
     cdef readonly list lanes
     cdef Crew crew
     cdef dict where                  # what telemetry says of it
-    cdef Py_ssize_t count            # messages of a batch; 0: `function` decides
-    cdef object function, initial    # of the size function, or None
+    cdef Py_ssize_t count            # messages of a batch; 0: a function decides
     cdef object retry                # a Retry, or None
     cdef Py_ssize_t partitions       # how many; 0: none. Each has a lane
     cdef bint inherits               # a message has the partition of its processor
@@ -60,9 +55,6 @@ cdef class BatcherStage:
     cdef Batch last                  # the one that the last message joined, or None
     cdef Py_ssize_t partition        # of the list being sorted, or WHOLE
     cdef Py_ssize_t joined           # of the list being sorted, how far it has been
-    cdef object unsorted             # deque of (partition, messages) that are left to its thread
-    cdef list hand                   # the one of these that its thread is at, or None
-    cdef Py_ssize_t at               # so far in it
     cdef Py_ssize_t held             # messages brought and not done with
     cdef Py_ssize_t waiting          # of those, in complete batches that nobody has begun
     cdef bint saturated              # it asks for no more
@@ -75,8 +67,7 @@ cdef class BatcherStage:
     cdef list give(self, list messages, int partition)
     cdef dict by_partition(self, list messages)
     cdef bint put(self, list messages, Py_ssize_t partition) except -1
-    cdef leave(self, list messages, Py_ssize_t partition)
-    cdef list sort(self, list messages)
+    cdef list accept(self, list messages, Py_ssize_t partition)
     cdef join(self, list messages, Py_ssize_t first, Py_ssize_t end, object group, bint flush)
     cdef add(self, Batch batch, list messages, Py_ssize_t first, Py_ssize_t end)
     cdef object identity_of(self, object group)
@@ -91,12 +82,9 @@ cdef class BatcherStage:
     cdef done(self, Lane lane, Batch batch, Py_ssize_t count)
     cdef int64_t pause_ns(self)
     cdef expire(self)
-    cdef next_list(self)
-    cdef sort_by_function(self)
-    cdef judge(self, Message message)
-    cdef reject(self, Message message, object error)
-    cdef bint place(self, Message message, str verdict, object accumulator) except -1
-    cdef bint last_of_run(self, object group) except -1
+    cdef bint sorting(self)
+    cdef sort_left(self)
+    cdef list take_left(self)
     cdef fail(self, list messages, object error)
     cdef wake_lanes(self)
     cdef tuple tell_start(self, object table, list messages)

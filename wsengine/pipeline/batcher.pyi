@@ -1,16 +1,11 @@
-from collections.abc import Callable
-from typing import Any, final
+from typing import Any, Self
 
 from wsengine.engine.ring import Parker
-from wsengine.message import Message
+from wsengine.pipeline.batchers import SizeFunction
 from wsengine.pipeline.crew import Crew
+from wsengine.pipeline.lane import Lane
 from wsengine.pipeline.retry import Retry
 
-@final
-class Lane:
-    def __new__(cls, shared: bool) -> Lane: ...
-
-@final
 class BatcherStage:
     def __new__(
         cls,
@@ -18,13 +13,11 @@ class BatcherStage:
         key: str,
         *,
         concurrency: int,
-        count: int,
-        function: Callable[[Message, Any], tuple[str, Any]] | None,
-        initial: object,
+        size: int | tuple[Any, SizeFunction],
         timeout: float | None,
         bound: int,
         retry: Retry | None = ..., by: object = ..., inherits: bool = ...,
-    ) -> BatcherStage: ...
+    ) -> Self: ...
     @property
     def key(self) -> str: ...
     @property
@@ -37,7 +30,6 @@ class BatcherStage:
     def failed(self) -> int: ...
     @property
     def depths(self) -> tuple[int, int, int]: ...
-    def ack_now(self, message: Message) -> None: ...
     def run(self) -> None: ...
     def set_bound(self, bound: int) -> None: ...
     def relieve(self) -> None: ...

@@ -4,10 +4,7 @@ A batch is complete by size, by time, counted from its first message and not ext
 (reference §6.5, with B-3 and B-4 repaired). Batches of one key leave in the order in which they were completed, and one at
 a time: where several batch processors share a lane, those of a key wait while one of that key is in hand.
 """
-from collections import deque
-
 from wsengine import telemetry
-from wsengine.errors import EngineError
 from wsengine.message import Failed
 
 from libc.stdint cimport int64_t, uint32_t
@@ -18,6 +15,7 @@ from wsengine.pipeline.batch cimport Batch
 from wsengine.pipeline.callbacks cimport call_handle_failed, wall_ns
 from wsengine.pipeline.chunk cimport CHUNK_OPEN, Chunk, acknowledge
 from wsengine.pipeline.crew cimport Crew
+from wsengine.pipeline.lane cimport Lane
 from wsengine.pipeline.message_key cimport partition_of_message
 
 cdef extern from "Python.h":
@@ -34,12 +32,7 @@ cdef object BATCHER_START = telemetry.BATCHER_START
 cdef object BATCHER_STOP = telemetry.BATCHER_STOP
 
 
-cdef inline bint flushes(Message message):
-    return message.details is not None and message.details.batch_mode == "flush"
-
-
 cdef bint same_key(object one, object other):
-    """Whether two groups are one key; keys that cannot be compared are not, and each finds its own batch or fails alone."""
     if one is other:
         return True
     try:
@@ -69,62 +62,18 @@ cdef list give_batchers(Crew crew, list messages, bint to_one, int partition):
     return refused
 
 
-cdef class Lane:
-    """Complete batches of one batcher, for the batch processors that share them."""
-
-    def __cinit__(self, bint shared):
-        self.parker = Parker()
-        self.ready = deque()
-        self.behind = {} if shared else None
-
-    cdef put(self, Batch batch):
-        """Add a batch behind those of its identity."""
-        if self.behind is not None:
-            if batch.identity in self.behind:
-                queue = self.behind[batch.identity]
-                if queue is None:
-                    queue = self.behind[batch.identity] = deque()
-                queue.append(batch)
-                return
-            self.behind[batch.identity] = None
-        self.ready.append(batch)
-        self.parker.c.notify()
-
-    cdef follow(self, Batch batch):
-        """A batch is done with: the next of its identity may be begun."""
-        if self.behind is None:
-            return
-        queue = self.behind[batch.identity]
-        if queue:
-            self.ready.append(queue.popleft())
-            self.parker.c.notify()
-        else:
-            del self.behind[batch.identity]
-
-    cdef list empty(self):
-        """Take all batches out, at a deadline."""
-        cdef list batches = list(self.ready)
-        self.ready.clear()
-        if self.behind is not None:
-            for queue in self.behind.values():
-                if queue:
-                    batches += queue
-                    queue.clear()
-        return batches
-
-
 cdef class BatcherStage:
     """One batcher; `run` is the body of its thread.
 
     Args:
         crew: of the pipeline; its processors bring messages.
         key: its name.
-        concurrency, count, function, initial, timeout, bound, retry: as in `Batcher`; the bound for all processors together.
+        concurrency, size, timeout, bound, retry: as in `Batcher`; the bound for all processors together.
         by: its partition_by, None for no partitions. inherits: a message has the partition of its processor instead.
     """
 
-    def __cinit__(self, Crew crew not None, str key not None, *, int concurrency, Py_ssize_t count, function, initial,
-                  timeout, Py_ssize_t bound, retry=None, by=None, bint inherits=False):
+    def __cinit__(self, Crew crew not None, str key not None, *, int concurrency, size, timeout,
+                  Py_ssize_t bound, retry=None, by=None, bint inherits=False):
         self.crew = crew
         self.key = key
         self.thread_name = f"wsengine:{crew.name}:batcher_{key}"
@@ -136,14 +85,11 @@ cdef class BatcherStage:
         self.extractor = by if isinstance(by, KeyExtractor) else None
         self.partitioned_by = None if isinstance(by, KeyExtractor) else by
         self.partition = WHOLE
-        self.count = count
-        self.function = function
-        self.initial = initial
+        self.count = size if isinstance(size, int) else 0
         self.timeout_ns = 0 if timeout is None else <int64_t>(timeout * 1e9)
         self.bound = bound
         self.retry = retry
         self.open = {}
-        self.unsorted = deque()
         self.wake_ns = NEVER
 
     # ----------------------------------------------------------------------------------------------- from processors
@@ -182,47 +128,34 @@ cdef class BatcherStage:
     cdef bint put(self, list messages, Py_ssize_t partition) except -1:
         """Accept handled messages of one partition, in order; they are the batcher's from here on, the list, too. False if it
         is closed."""
-        cdef list failed = None
+        cdef list failed
+        cdef bint left
         table = ATTACHED()
         about = self.tell_start(table, messages) if table and (BATCHER_START in table or BATCHER_STOP in table) else None
         with self.lock:
             if self.closed:
                 return False
             self.held += len(messages)
-            if self.function is None:
-                self.partition = partition
-                failed = self.sort(messages)
-            else:
-                self.leave(messages, partition)
+            failed = self.accept(messages, partition)
+            left = self.sorting()
         if failed:
             self.fail(failed[0], failed[1])
-        if self.function is not None:
+        if left:
             self.parker.c.notify()
         if about is not None:
             self.tell_stop(about)
         return True
 
-    cdef leave(self, list messages, Py_ssize_t partition):
-        """Leave messages to the batcher's thread; nobody acknowledges them meanwhile."""
-        cdef Message message
-        for message in messages:
-            if not message.acked:
-                message.holder = self
-        self.unsorted.append((partition, messages))
-
-    def ack_now(self, message) -> None:
-        """A message that still waits here cannot be acknowledged."""
-        raise EngineError(f"{message!r} waits for its batch; acknowledge it in handle_batch")
-
     # ------------------------------------------------------------------------------------------------------- sorting
 
-    cdef list sort(self, list messages):
+    cdef list accept(self, list messages, Py_ssize_t partition):
         """Have each message join its batch; [messages, error] of those that could not, or None. Under the lock."""
         cdef Py_ssize_t i = 0, j, n = len(messages)
         cdef list failed = None
         cdef Message message
         cdef object group
         cdef bint flush
+        self.partition = partition
         while i < n:
             message = <Message>PyList_GET_ITEM(messages, i)
             group = message.group
@@ -291,7 +224,6 @@ cdef class BatcherStage:
             batch.identity = identity
             batch.lane = self.partition
             batch.partition = None if self.partition == WHOLE else self.partition
-            batch.accumulator = self.initial
             self.open[identity] = batch
             self.link(batch)
         self.last = batch
@@ -385,10 +317,9 @@ cdef class BatcherStage:
         """Emit what is due, and sort what is left to this thread, until `end`. If the thread dies, another may run it."""
         cdef uint32_t seen
         cdef int64_t pause
-        self.sort_by_function()                  # of a thread that died
         while True:
             self.parker.c.arrive()
-            self.sort_by_function()
+            self.sort_left()
             self.expire()
             seen = self.parker.c.prepare()
             with self.lock:
@@ -404,9 +335,20 @@ cdef class BatcherStage:
             with nogil:
                 self.parker.c.wait(seen, pause)
 
+    cdef bint sorting(self):
+        """Whether messages are left to its thread, which sorts none here. Under the lock."""
+        return False
+
+    cdef sort_left(self):
+        """Sort those."""
+
+    cdef list take_left(self):
+        """Take those, at a deadline. Under the lock."""
+        return []
+
     cdef int64_t pause_ns(self):
         """How long its thread may sleep. Under the lock."""
-        if self.unsorted or self.flushing or self.relieving:
+        if self.flushing or self.relieving or self.sorting():
             return 0
         self.wake_ns = NEVER if self.oldest is None or self.timeout_ns == 0 else self.oldest.deadline_ns
         return min(max(self.wake_ns - monotonic_ns(), 0), SLICE_NS)
@@ -416,10 +358,10 @@ cdef class BatcherStage:
         cdef int64_t now = monotonic_ns()
         cdef bint flush
         with self.lock:
-            if self.relieving and not self.unsorted:
+            if self.relieving and not self.sorting():
                 self.flushing = self.flushing or self.waiting == 0
                 self.relieving = False
-            flush = self.flushing and not self.unsorted
+            flush = self.flushing and not self.sorting()
             if self.oldest is None or self.closed or not flush and (self.timeout_ns == 0 or self.oldest.deadline_ns > now):
                 self.flushing = self.flushing and not flush
                 return
@@ -432,93 +374,6 @@ cdef class BatcherStage:
                 self.flushing = False
         if about is not None:
             self.tell_stop(about)
-
-    cdef next_list(self):
-        """Take the next list to sort in hand; whether there is one."""
-        with self.lock:
-            if self.closed:
-                return False
-            if self.hand is None:
-                if not self.unsorted:
-                    return False
-                self.partition, self.hand = self.unsorted.popleft()
-                self.at = 0
-            return True
-
-    cdef sort_by_function(self):
-        """Sort what is left to this thread, asking the size function message by message."""
-        cdef Message message
-        cdef Py_ssize_t at
-        if self.function is None:
-            return
-        while self.next_list():
-            while True:
-                with self.lock:
-                    if self.closed:
-                        return
-                    at = self.at
-                    if at == len(self.hand):
-                        self.hand = None
-                        break
-                    message = <Message>self.hand[at]
-                self.judge(message)
-
-    cdef judge(self, Message message):
-        """Ask the size function about one message, and have it join its batch as that says."""
-        cdef Batch batch
-        cdef Py_ssize_t at = self.at             # nobody else moves it, nor opens or emits a batch, where there is a function
-        try:
-            with self.lock:
-                batch = self.open.get(self.identity_of(message.group))
-            verdict, accumulator = verdict_of(self.function(message, self.initial if batch is None else batch.accumulator))
-            self.place(message, verdict, accumulator)
-        except BaseException as error:
-            self.crew.log_failure("batch_size", error)
-            if self.at == at:                    # it has joined no batch
-                self.reject(message, error)
-
-    cdef reject(self, Message message, object error):
-        """The message in hand fails."""
-        with self.lock:
-            if self.closed:
-                return
-            self.at += 1
-            self.held -= 1
-        self.fail([message], error)
-
-    cdef bint place(self, Message message, str verdict, object accumulator) except -1:
-        """Have the message in hand join its batch; False if that is no longer ours to decide."""
-        cdef Batch batch
-        cdef list only = [message]
-        cdef bint last
-        with self.lock:
-            if self.closed:
-                return False
-            last = self.last_of_run(message.group)
-            batch = self.batch_of(message.group)
-            if verdict == "emit_before" and len(batch.messages):
-                self.emit(batch, "size")
-                batch = self.batch_of(message.group)
-            elif len(batch.messages) == 0:       # kept for its accumulator: its time begins with its first message
-                self.unlink(batch)
-                self.link(batch)
-            self.add(batch, only, 0, 1)
-            self.at += 1
-            batch.accumulator = accumulator
-            batch.due |= flushes(message)
-            if verdict == "emit" or batch.due and last:
-                self.emit(batch, "size" if verdict == "emit" else "flush")
-                if accumulator is not self.initial:
-                    self.batch_of(message.group).accumulator = accumulator
-        return True
-
-    cdef bint last_of_run(self, object group) except -1:
-        """Whether the message behind the one that is being sorted is of another key, or there is none."""
-        cdef Message following
-        if self.at + 1 == len(self.hand):
-            return True
-        following = <Message>self.hand[self.at + 1]
-        return not same_key(following.group, group)
 
     cdef fail(self, list messages, object error):
         """Fail messages that can join no batch, and acknowledge them."""
@@ -561,7 +416,7 @@ cdef class BatcherStage:
         """Emit all open batches, unless complete ones wait already: the pipeline is full, and nothing else can be done. What is
         still being sorted may complete one, so that is awaited."""
         with self.lock:
-            if self.waiting or not (self.opened or self.unsorted or self.hand is not None):
+            if self.waiting or not (self.opened or self.sorting()):
                 return
             self.relieving = True
         self.parker.c.notify()
@@ -594,9 +449,7 @@ cdef class BatcherStage:
             self.oldest = self.newest = self.last = None
             for lane in self.lanes:
                 batches += lane.empty()
-            left = ([] if self.hand is None else self.hand[self.at:]) + [one for _, few in self.unsorted for one in few]
-            self.unsorted.clear()
-            self.hand = None
+            left = self.take_left()
             self.waiting = 0
             self.held -= len(left) + sum([len((<Batch>batch).messages) for batch in batches])
         self.parker.c.notify_all()
@@ -638,11 +491,3 @@ cdef class BatcherStage:
                               {**self.where, "telemetry_span_context": about[1]})
         except BaseException:
             pass                                 # as above
-
-
-cdef tuple verdict_of(object result):
-    """A size function's result, checked."""
-    if isinstance(result, tuple) and len(result) == 2 and result[0] in ("cont", "emit", "emit_before"):
-        return result
-    raise TypeError(f"the function of batch_size returned {result!r}; return ('cont', accumulator), ('emit', accumulator) "
-                    "or ('emit_before', accumulator)")

@@ -43,7 +43,7 @@ cdef class Crew:
     cdef hold(self, int reason, bint on)
     cdef saturate(self, int change)
     cdef tell_askers(self)
-    cdef relieve(self)
+    cdef bint relieve(self)
     cdef list current_shares(self)
     cdef bint all_idle(self)
     cdef bint nobody_busy(self)

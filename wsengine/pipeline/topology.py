@@ -26,6 +26,7 @@ from wsengine.pipeline.partitions import Partitions
 from wsengine.pipeline.processor import Processor
 from wsengine.pipeline.rate_limiter import RateLimiter
 from wsengine.pipeline.seats import Post, Seat
+from wsengine.pipeline.sized_batcher import SizedBatcherStage
 from wsengine.pipeline.source import Host, Inbox
 from wsengine.pipeline.time_limit import TimeLimit
 
@@ -114,11 +115,10 @@ class Topology:
             self.crew.look_again()
 
     def _batching(self, key: str, batcher: Batcher, processors: Processors) -> Batching:
-        initial, function = batcher.batch_size if isinstance(batcher.batch_size, tuple) else (None, None)
-        stage = BatcherStage(self.crew, key, concurrency=batcher.concurrency, count=batcher.count, function=function,
-                             initial=initial, timeout=batcher.batch_timeout, bound=batcher.bound(processors.concurrency),
-                             retry=batcher.retry, by=batcher.partition_by or self.plan.partitioned_by,
-                             inherits=batcher.partition_by is None)
+        kind = BatcherStage if isinstance(batcher.batch_size, int) else SizedBatcherStage
+        stage = kind(self.crew, key, concurrency=batcher.concurrency, size=batcher.batch_size, timeout=batcher.batch_timeout,
+                     bound=batcher.bound(processors.concurrency), retry=batcher.retry,
+                     by=batcher.partition_by or self.plan.partitioned_by, inherits=batcher.partition_by is None)
         self.crew.add_batcher(key, stage)
         seats = [Seat("batch processor", index, partial(BatchProcessor, stage, index))
                  for index in range(batcher.concurrency)]

@@ -1,0 +1,5 @@
+from typing import final
+
+@final
+class Lane:
+    def __new__(cls, shared: bool) -> Lane: ...
