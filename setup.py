@@ -17,13 +17,14 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 MODULES = [
-    "wsengine.message", "wsengine.testing.stamp",
+    "wsengine.message", "wsengine.event_counter", "wsengine.testing.stamp",
     *(f"wsengine.engine.{name}" for name in (
         "ring", "utf8", "frames", "inflate", "deflate", "tls", "control", "output", "intake", "overflow", "parts", "stream",
         "input", "reader", "receiver", "sender", "outlet", "keepalive", "turn", "keys", "fanout")),
     *(f"wsengine.pipeline.{name}" for name in (
         "chunk", "latency", "rate_limiter", "message_key", "sources", "crew", "callbacks", "materialiser", "batch", "lane",
-        "batcher", "sized_batcher", "batch_processor", "processor", "frame_handler", "emission", "dispatcher", "partitioner")),
+        "batcher", "sized_batcher", "batch_processor", "listeners", "processor", "frame_handler", "emission",
+        "dispatcher", "partitioner")),
 ]
 
 if sys.platform == "win32":

@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "wsengine"
 #: The layer of each part; a part is a module or a package right below `wsengine`. "" is `wsengine/__init__` itself.
 LAYERS = {
     "wording": -2, "logs": -1,
-    "telemetry": 0,
+    "telemetry": 0, "event_counter": 0,
     "message": 1, "options": 1, "errors": 1,
     "engine": 2,
     "pipeline": 3,

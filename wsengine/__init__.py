@@ -14,6 +14,7 @@ if typing.TYPE_CHECKING:
     from wsengine import telemetry
     from wsengine.engine.inflate import HAVE_ZLIB
     from wsengine.engine.keys import ByteSlice, JSONField
+    from wsengine.event_counter import EventCounter
     from wsengine.message import Failed, Message
     from wsengine.pipeline.acknowledger import CallerAcknowledger, NoopAcknowledger
     from wsengine.pipeline.batch import BatchInfo
@@ -47,6 +48,7 @@ __all__ = [
     "Connection",
     "Delivery",
     "Emit",
+    "EventCounter",
     "Fail",
     "Failed",
     "Inbox",
@@ -78,6 +80,7 @@ _PLACES = {
     "telemetry": "",
     "HAVE_ZLIB": "engine.inflate",
     "ByteSlice": "engine.keys",
+    "EventCounter": "event_counter",
     "JSONField": "engine.keys",
     "Failed": "message",
     "Message": "message",

@@ -7,7 +7,8 @@ and it imports nothing of this package.
 A handler is called synchronously, in the thread that executes the event, in the order in which the handlers were
 attached. It is therefore part of the path that it watches and has to be short. One of MESSAGE_START or MESSAGE_STOP is
 called for every message, which costs more than the rest of the message's way; PROCESSOR_STOP lists the same messages once a
-chunk. All handlers of one execution are given the same two mappings, which they may read and keep, and must not change.
+chunk, and an EventCounter (`event_counter`) counts them at next to no cost. All handlers of one execution are given the same
+two mappings, which they may read and keep, and must not change.
 
 How it is built: one dictionary, event -> handlers, that is never changed. Attaching and detaching replace it by a new
 one, under a lock; whoever executes an event reads the current one, without a lock, and finds either nothing, which is
@@ -81,7 +82,7 @@ __all__ = [
     "PROCESSOR_EXCEPTION", "PROCESSOR_OVERDUE", "PROCESSOR_START", "PROCESSOR_STOP", "QUEUE_EVENTS", "TOPOLOGY_INIT",
     "WORKER_REPLACED", "Event", "HandlerExists", "HandlerFunction", "HandlerInfo", "HandlerNotFound", "Span",
     "all_events", "attach", "attach_many", "attached", "connection_event", "detach", "exception_metadata", "execute",
-    "list_handlers", "listening", "queue_event", "span",
+    "functions", "list_handlers", "listening", "queue_event", "span",
 ]
 
 Event: TypeAlias = tuple[str, ...]
@@ -425,6 +426,11 @@ def attached() -> Mapping[Event, object]:
     Whoever asks for the same events over and over keeps the answers for as long as this returns the same object.
     """
     return _table
+
+
+def functions(event: Event) -> tuple[HandlerFunction, ...]:
+    """The functions that an execution of `event` would call now, in that order. May be called from any thread."""
+    return tuple([handler.function for handler in _table.get(event, ())])
 
 
 def execute(

@@ -3,13 +3,29 @@ heard or not. Which of these are compared is the business of the suites and of c
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
 
 from benchmarks.drivers.window import Tally, arguments, measure, report
-from wsengine import Batcher, BatchInfo, ByteSlice, JSONField, Message, Pipeline, Processors, WebSocketProducer, telemetry
+from wsengine import (
+    Batcher,
+    BatchInfo,
+    ByteSlice,
+    EventCounter,
+    JSONField,
+    Message,
+    Pipeline,
+    Processors,
+    WebSocketProducer,
+    telemetry,
+)
 from wsengine.testing.stamp import read_stamp
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class Measured(Pipeline):
@@ -144,8 +160,8 @@ HEARD: dict[str, tuple[telemetry.Event, ...]] = {
 }
 
 
-class EventCount:
-    """What a telemetry handler counts up."""
+class FunctionCount:
+    """What a telemetry handler in Python counts up."""
 
     __slots__ = ("count",)
 
@@ -158,11 +174,18 @@ def count_event(event, measurements, metadata, tally) -> None:
     tally.count += 1
 
 
-def listen(events: tuple[telemetry.Event, ...]) -> dict[telemetry.Event, EventCount]:
-    """Attach a handler to each event, with a count of its own."""
-    counts = {event: EventCount() for event in events}
-    for event, count in counts.items():
-        telemetry.attach(event, event, count_event, count)
+def listen(events: tuple[telemetry.Event, ...], compiled: bool) -> dict[telemetry.Event, Callable[[], int]]:
+    """Attach a handler to each event, with a count of its own: how to read those."""
+    counts: dict[telemetry.Event, Callable[[], int]] = {}
+    for event in events:
+        if compiled:
+            counter = EventCounter()
+            telemetry.attach(event, event, counter)
+            counts[event] = functools.partial(getattr, counter, "value")
+        else:
+            count = FunctionCount()
+            telemetry.attach(event, event, count_event, count)
+            counts[event] = functools.partial(getattr, count, "count")
     return counts
 
 
@@ -175,11 +198,13 @@ def main() -> None:
     parser.add_argument("--batcher", type=int, default=0, help="threads of a batcher's handle_batch; 0 for no batcher")
     parser.add_argument("--batch-size", type=int, default=100)
     parser.add_argument("--telemetry", choices=HEARD, default="nothing", help="the events that have a counting handler")
+    parser.add_argument("--counter", choices=("function", "compiled"), default="function",
+                        help="that handler: a function in Python, or an EventCounter")
     parser.add_argument("--partition-by", choices=PARTITIONS, default="nothing")
     options = parser.parse_args()
     if (options.mode, options.handler) not in HANDLERS:
         parser.error(f"--mode {options.mode} has no handler {options.handler!r}")
-    heard = listen(HEARD[options.telemetry])
+    heard = listen(HEARD[options.telemetry], options.counter == "compiled")
     batchers = {"default": Batcher(concurrency=options.batcher, batch_size=options.batch_size)} if options.batcher else {}
     kind = HANDLERS[options.mode, options.handler]
     if batchers:
@@ -205,7 +230,7 @@ def main() -> None:
         "client": "wsengine", "version": _version(), "handler": options.handler, "concurrency": options.concurrency,
         "max_demand": options.max_demand, "spin_us": options.spin, "utf8_checked": True, "batcher": options.batcher,
         "telemetry": options.telemetry, "partition_by": options.partition_by,
-        "events_heard": sum(one.count for one in heard.values()),
+        "events_heard": sum(read() for read in heard.values()),
     })
 
 

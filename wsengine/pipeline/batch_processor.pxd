@@ -9,6 +9,7 @@ from wsengine.pipeline.batcher cimport BatcherStage
 from wsengine.pipeline.crew cimport Crew
 from wsengine.pipeline.lane cimport Lane
 from wsengine.pipeline.latency cimport Latency
+from wsengine.pipeline.listeners cimport Listeners
 
 cdef class BatchProcessor:
     cdef readonly BatcherStage stage
@@ -17,6 +18,7 @@ cdef class BatchProcessor:
     cdef Crew crew
     cdef Lane lane
     cdef dict where                  # what telemetry says of it
+    cdef Listeners listeners         # to the events of the batch in hand; its thread
     cdef Batch batch                 # the one in hand, or None
     cdef Py_ssize_t count            # messages of it
     cdef readonly uint64_t successful, failed, batches   # acknowledged so far; its thread

@@ -14,6 +14,7 @@ from wsengine.pipeline.callbacks cimport call_batch, call_handle_failed, wall_ns
 from wsengine.pipeline.chunk cimport acknowledge
 from wsengine.pipeline.lane cimport Lane
 from wsengine.pipeline.latency cimport Latency, note_latency
+from wsengine.pipeline.listeners cimport current, listeners_of
 from wsengine.pipeline.materialiser cimport give_back
 
 cdef extern from "Python.h":
@@ -35,7 +36,6 @@ cdef enum:
 
 cdef int64_t SLICE_NS = 1000000000       # it looks up once a second, whatever became of its wake
 
-cdef object ATTACHED = telemetry.attached
 cdef object START = telemetry.BATCH_PROCESSOR_START
 cdef object STOP = telemetry.BATCH_PROCESSOR_STOP
 cdef object EXCEPTION = telemetry.BATCH_PROCESSOR_EXCEPTION
@@ -52,6 +52,7 @@ cdef class BatchProcessor:
         self.latency = Latency()
         self.thread_name = f"wsengine:{stage.crew.name}:batch_processor_{stage.key}_{index}"
         self.where = {"topology_name": stage.crew.name, "name": self.thread_name, "index": index}
+        self.listeners = listeners_of((START, STOP, EXCEPTION))
 
     def run(self) -> None:
         """Take and handle batches until the batcher ends and none is left."""
@@ -84,9 +85,11 @@ cdef class BatchProcessor:
         cdef object error
         self.count = len(batch.messages)
         self.since_ns = monotonic_ns()
-        table = ATTACHED()
-        if table and (START in table or STOP in table or EXCEPTION in table):
+        self.listeners = current(self.listeners)
+        if self.listeners.called:
             about = self.tell_start(batch.messages, batch.info(self.stage.key, self.count))
+        elif self.listeners.counted:
+            self.listeners.start()
         error = call_batch(self.crew, batch, self.stage.key, self.stage.retry, self.where, &self.ticks)
         self.settle(about, error)
 
@@ -129,6 +132,8 @@ cdef class BatchProcessor:
         self.crew.tell_askers()
         if about is not None:
             self.tell_end(about, error, messages, failed)
+        elif self.listeners.counted:
+            self.listeners.end(error)
         give_back(messages, self.crew.spares)
 
     def let_go(self) -> None:
@@ -153,7 +158,7 @@ cdef class BatchProcessor:
     cdef tuple tell_start(self, list messages, object info):
         cdef int64_t started = monotonic_ns()
         cdef dict about = {**self.where, "batch_info": info, "telemetry_span_context": object()}
-        if START in ATTACHED():
+        if self.listeners.start_called:
             telemetry.execute(START, {"system_time": wall_ns(), "monotonic_time": started},
                               {**about, "messages": PyList_GetSlice(messages, 0, len(messages))})
         return started, about

@@ -19,6 +19,7 @@ from wsengine.message cimport Message
 from wsengine.pipeline.batch cimport Batch
 from wsengine.pipeline.crew cimport Crew
 from wsengine.pipeline.lane cimport Lane
+from wsengine.pipeline.listeners cimport Listeners
 
 cdef enum:
     WHOLE = -1                       # in place of a partition, where there are none
@@ -48,6 +49,7 @@ cdef class BatcherStage:
     cdef object partitioned_by
     cdef int64_t timeout_ns          # from the first message to emission; 0: never
     cdef cython.pymutex lock         # over all that follows
+    cdef Listeners listeners         # to its events
     cdef Py_ssize_t bound            # messages that may wait in complete batches before it asks for no more
     cdef dict open                   # Batch by identity
     cdef Py_ssize_t opened           # of those, how many hold a message; the others keep an accumulator
@@ -87,5 +89,5 @@ cdef class BatcherStage:
     cdef list take_left(self)
     cdef fail(self, list messages, object error)
     cdef wake_lanes(self)
-    cdef tuple tell_start(self, object table, list messages)
+    cdef tuple tell_start(self, list messages)
     cdef tell_stop(self, tuple about)

@@ -1,11 +1,14 @@
 from typing import Any, Self
 
+from typing_extensions import disjoint_base
+
 from wsengine.engine.ring import Parker
 from wsengine.pipeline.batchers import SizeFunction
 from wsengine.pipeline.crew import Crew
 from wsengine.pipeline.lane import Lane
 from wsengine.pipeline.retry import Retry
 
+@disjoint_base
 class BatcherStage:
     def __new__(
         cls,

@@ -16,6 +16,7 @@ from wsengine.pipeline.callbacks cimport call_handle_failed, wall_ns
 from wsengine.pipeline.chunk cimport CHUNK_OPEN, Chunk, acknowledge
 from wsengine.pipeline.crew cimport Crew
 from wsengine.pipeline.lane cimport Lane
+from wsengine.pipeline.listeners cimport Listeners, current, listeners_of
 from wsengine.pipeline.message_key cimport partition_of_message
 
 cdef extern from "Python.h":
@@ -27,7 +28,6 @@ cdef extern from "Python.h":
 cdef int64_t NEVER = 2**62
 cdef int64_t SLICE_NS = 1000000000       # its thread looks up once a second, whatever became of a wake
 
-cdef object ATTACHED = telemetry.attached
 cdef object BATCHER_START = telemetry.BATCHER_START
 cdef object BATCHER_STOP = telemetry.BATCHER_STOP
 
@@ -91,6 +91,7 @@ cdef class BatcherStage:
         self.retry = retry
         self.open = {}
         self.wake_ns = NEVER
+        self.listeners = listeners_of((BATCHER_START, BATCHER_STOP))
 
     # ----------------------------------------------------------------------------------------------- from processors
 
@@ -130,8 +131,7 @@ cdef class BatcherStage:
         is closed."""
         cdef list failed
         cdef bint left
-        table = ATTACHED()
-        about = self.tell_start(table, messages) if table and (BATCHER_START in table or BATCHER_STOP in table) else None
+        about = self.tell_start(messages)
         with self.lock:
             if self.closed:
                 return False
@@ -365,8 +365,7 @@ cdef class BatcherStage:
             if self.oldest is None or self.closed or not flush and (self.timeout_ns == 0 or self.oldest.deadline_ns > now):
                 self.flushing = self.flushing and not flush
                 return
-        table = ATTACHED()
-        about = self.tell_start(table, []) if table and (BATCHER_START in table or BATCHER_STOP in table) else None
+        about = self.tell_start([])
         with self.lock:
             if not self.closed:
                 self.emit_all(NEVER if flush else now, "flush" if flush else "timeout")
@@ -471,12 +470,22 @@ cdef class BatcherStage:
 
     # ------------------------------------------------------------------------------------------------------ telemetry
 
-    cdef tuple tell_start(self, object table, list messages):
-        """Whatever is thrown into the thread from outside here, the messages have to be accepted: nobody else has them."""
-        cdef int64_t started = monotonic_ns()
+    cdef tuple tell_start(self, list messages):
+        """What `tell_stop` is to be given, None if nobody listens. Whatever is thrown into the thread from outside here, the
+        messages have to be accepted: nobody else has them."""
+        cdef Listeners listeners
+        cdef int64_t started
         try:
+            with self.lock:
+                listeners = self.listeners = current(self.listeners)
+            if listeners.counted:
+                listeners.start()
+                return 0, listeners
+            if not listeners.called:
+                return None
+            started = monotonic_ns()
             span = object()
-            if BATCHER_START in table:
+            if listeners.start_called:
                 telemetry.execute(BATCHER_START, {"system_time": wall_ns(), "monotonic_time": started},
                                   {**self.where, "messages": PyList_GetSlice(messages, 0, len(messages)),
                                    "telemetry_span_context": span})
@@ -486,6 +495,9 @@ cdef class BatcherStage:
 
     cdef tell_stop(self, tuple about):
         cdef int64_t now = monotonic_ns()
+        if isinstance(about[1], Listeners):
+            (<Listeners>about[1]).end(None)
+            return
         try:
             telemetry.execute(BATCHER_STOP, {"duration": now - <int64_t>about[0], "monotonic_time": now},
                               {**self.where, "telemetry_span_context": about[1]})

@@ -8,6 +8,7 @@ from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
 from wsengine.pipeline.batch cimport Batch
 from wsengine.pipeline.chunk cimport Chunk
 from wsengine.pipeline.crew cimport Crew
+from wsengine.pipeline.listeners cimport Listeners
 
 cdef enum:
     BETWEEN = 0x8000000000000000   # set in `ticks` while no callback runs: a retry is waited for
@@ -22,8 +23,8 @@ cdef Py_ssize_t transform(Crew crew, Chunk chunk, object transformer)
 # What it raised, or None; the same of those that follow.
 cdef object prepare(Crew crew, Chunk chunk, list messages, Py_ssize_t first)
 # `where`: what telemetry says of the thread. `ticks`: of the thread, raised by each call.
-cdef call_each(Crew crew, Chunk chunk, list messages, Py_ssize_t first, dict where, uint64_t* ticks)
-cdef call_watched(Crew crew, Chunk chunk, list messages, Py_ssize_t first, dict where, uint64_t* ticks)
+cdef call_each(Crew crew, Chunk chunk, list messages, Py_ssize_t first, dict where, uint64_t* ticks, Listeners counters)
+cdef call_watched(Crew crew, Chunk chunk, list messages, Py_ssize_t first, dict where, uint64_t* ticks, Listeners listeners)
 cdef object call_chunk(Crew crew, Chunk chunk, list messages, Py_ssize_t first, dict where, uint64_t* ticks)
 cdef object call_batch(Crew crew, Batch batch, str key, object retry, dict where, uint64_t* ticks)
 # Whether all that have not failed name the same batcher.

@@ -13,6 +13,7 @@ from wsengine.message cimport Message
 from wsengine.pipeline.batch cimport Batch
 from wsengine.pipeline.chunk cimport CHUNK_TAKEN, Chunk
 from wsengine.pipeline.crew cimport Crew
+from wsengine.pipeline.listeners cimport Listeners, current
 
 cdef extern from "Python.h":
     ctypedef struct PyObject:
@@ -28,7 +29,6 @@ cdef extern from "Python.h":
     PyObject* PyMethod_GET_SELF(object method)
     void Py_DECREF(object o)
 
-cdef object ATTACHED = telemetry.attached
 cdef object MESSAGE_START = telemetry.MESSAGE_START
 cdef object MESSAGE_STOP = telemetry.MESSAGE_STOP
 cdef object MESSAGE_EXCEPTION = telemetry.MESSAGE_EXCEPTION
@@ -94,13 +94,15 @@ cdef object prepare(Crew crew, Chunk chunk, list messages, Py_ssize_t first):
         return error
 
 
-cdef call_each(Crew crew, Chunk chunk, list messages, Py_ssize_t first, dict where, uint64_t* ticks):
-    """The hot loop: the handler once a message, called without the detour over a bound method."""
+cdef call_each(Crew crew, Chunk chunk, list messages, Py_ssize_t first, dict where, uint64_t* ticks, Listeners counters):
+    """The hot loop: the handler once a message, called without the detour over a bound method. `counters` count the events of
+    each message; None: nobody does."""
     cdef PyObject* args[2]
     cdef PyObject* function
     cdef PyObject* result
     cdef vectorcallfunc call = PyObject_Vectorcall
     cdef object handler = crew.handler
+    cdef object problem
     cdef bint retries = crew.retry is not None
     cdef Py_ssize_t i, n = len(messages), bound = 1 if PyMethod_Check(handler) else 0
     if bound:
@@ -115,18 +117,36 @@ cdef call_each(Crew crew, Chunk chunk, list messages, Py_ssize_t first, dict whe
         if chunk.state == CHUNK_TAKEN:       # only a hint here: settle() decides under the lock
             return
         ticks[0] += 1
+        if counters is not None:
+            counters.start()
+        problem = None
         result = call(function, args, bound + 1, NULL)
         if result != args[bound] and result != <PyObject*>None:
-            unusual(crew, chunk, i, messages, result, where, ticks)
+            problem = unusual(crew, chunk, i, messages, result, where, ticks)
         else:
             Py_DECREF(<object>result)
             if retries and (<Message>PyList_GET_ITEM(messages, i)).verdict is not None:
-                call_again(crew, chunk, i, messages, None, where, ticks)
+                problem = call_again(crew, chunk, i, messages, None, where, ticks)
+        if counters is not None:
+            counters.end(problem if problem is not None else wrong_batcher(crew, chunk, <Message>messages[i]))
         chunk.progress = i + 1
 
 
-cdef unusual(Crew crew, Chunk chunk, Py_ssize_t at, list messages, PyObject* result, dict where, uint64_t* ticks):
-    """The handler raised (NULL), or returned something other than its message."""
+cdef object wrong_batcher(Crew crew, Chunk chunk, Message message):
+    """Fail a message that names a batcher that there is not, at once, for its events tell of that. The error, or None."""
+    if not chunk.hands_on or message.verdict is not None:
+        return None
+    try:
+        crew.check_batcher(message)
+        return None
+    except BaseException as error:
+        message.set_verdict(Failed(error, error))
+        crew.log_failure("handle_message", error)
+        return error
+
+
+cdef object unusual(Crew crew, Chunk chunk, Py_ssize_t at, list messages, PyObject* result, dict where, uint64_t* ticks):
+    """The handler raised (NULL), or returned something other than its message. What it raised in the end, or None."""
     message = <Message>PyList_GET_ITEM(messages, at)
     problem = None
     try:
@@ -142,6 +162,7 @@ cdef unusual(Crew crew, Chunk chunk, Py_ssize_t at, list messages, PyObject* res
         problem = call_again(crew, chunk, at, messages, problem, where, ticks)
     if problem is not None:
         crew.log_failure("handle_message", problem)
+    return problem
 
 
 cdef object call_again(Crew crew, Chunk chunk, Py_ssize_t at, list messages, object problem, dict where,
@@ -189,24 +210,21 @@ cdef list to_retry(object retry, list messages, int retries):
             and retry.delay(retries, (<Message>m).verdict.exception) is not None]
 
 
-cdef call_watched(Crew crew, Chunk chunk, list messages, Py_ssize_t first, dict where, uint64_t* ticks):
+cdef call_watched(Crew crew, Chunk chunk, list messages, Py_ssize_t first, dict where, uint64_t* ticks, Listeners listeners):
     """The same with telemetry for each message (reference §7.3). What nobody listens to is not put together."""
     cdef Message message
     cdef Py_ssize_t i, n = len(messages)
     cdef int64_t started, now
     cdef dict about
-    cdef object problem, result, span, table, known = None, execute = telemetry.execute
-    cdef bint start_heard = False, stop_heard = False
+    cdef object problem, result, span, execute = telemetry.execute
     for i in range(first, n):
         message = <Message>messages[i]
         if chunk.state == CHUNK_TAKEN:
             return
         span = object()
         started = monotonic_ns()
-        table = ATTACHED()
-        if table is not known:
-            known, start_heard, stop_heard = table, MESSAGE_START in table, MESSAGE_STOP in table
-        if start_heard:
+        listeners = current(listeners)
+        if listeners.start_called or listeners.counted:
             about = where.copy()
             about["message"] = message
             about["telemetry_span_context"] = span
@@ -217,23 +235,22 @@ cdef call_watched(Crew crew, Chunk chunk, list messages, Py_ssize_t first, dict 
             result = crew.handler(message)
             if result is not message and result is not None:
                 take_result(chunk, "handle_message", i, message, result)
-            if chunk.hands_on and (<Message>messages[i]).verdict is None:
-                crew.check_batcher(<Message>messages[i])
         except BaseException as error:
             problem = error
             (<Message>messages[i]).set_verdict(Failed(error, error))
         if crew.retry is not None:
             problem = call_again(crew, chunk, i, messages, problem, where, ticks)
-        now = monotonic_ns()
         if problem is not None:
             crew.log_failure("handle_message", problem)
+        else:
+            problem = wrong_batcher(crew, chunk, <Message>messages[i])
+        now = monotonic_ns()
+        if problem is not None:
             execute(MESSAGE_EXCEPTION, {"duration": now - started, "monotonic_time": now},
                     {**where, "message": message, "telemetry_span_context": span, **telemetry.exception_metadata(problem)})
         else:
-            table = ATTACHED()
-            if table is not known:
-                known, start_heard, stop_heard = table, MESSAGE_START in table, MESSAGE_STOP in table
-        if problem is None and stop_heard:
+            listeners = current(listeners)
+        if problem is None and (listeners.stop_called or listeners.counted):
             about = where.copy()
             about["message"] = messages[i]
             about["telemetry_span_context"] = span

@@ -9,6 +9,7 @@ from wsengine.message cimport Message
 from wsengine.pipeline.chunk cimport Chunk
 from wsengine.pipeline.crew cimport Crew
 from wsengine.pipeline.latency cimport Latency
+from wsengine.pipeline.listeners cimport Listeners
 from wsengine.pipeline.materialiser cimport Materialiser
 from wsengine.pipeline.sources cimport Sources
 
@@ -34,10 +35,8 @@ cdef class Processor:
     cdef readonly int64_t since_ns   # when the chunk in hand was claimed, 0: none; its thread
     cdef readonly Latency latency    # from receive to acknowledgement here; its thread
     cdef Materialiser materialiser   # its thread
-    cdef object attached             # telemetry's table that the next three were looked up in; its thread
-    cdef bint start_heard            # somebody listens to the start of a chunk; its thread
-    cdef bint chunks_heard           # somebody listens to the events of a chunk; its thread
-    cdef bint messages_heard         # the same of a message; its thread
+    cdef Listeners chunk_listeners   # to the events of a chunk; its thread
+    cdef Listeners message_listeners # to those of a message; its thread
     cdef object span                 # telemetry's mark of it; its thread
     cdef bint watched                # telemetry wants to see the chunk in hand afterwards; its thread
     cdef object problem              # what a callback of the whole chunk in hand raised, or None; its thread
@@ -61,7 +60,6 @@ cdef class Processor:
     cdef hold_given(self, list messages)
     cdef list spoiled_first(self, list messages)
     cdef handle(self)
-    cdef look_who_listens(self)
     cdef int64_t tell_start(self, list messages) except -1
     cdef tell_stop(self, int64_t started)
     cdef settle(self)

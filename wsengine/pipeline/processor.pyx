@@ -18,6 +18,7 @@ from wsengine.pipeline.callbacks cimport (call_chunk, call_each, call_handle_fai
 from wsengine.pipeline.chunk cimport Chunk, acknowledge
 from wsengine.pipeline.crew cimport Crew
 from wsengine.pipeline.latency cimport Latency, note_latency
+from wsengine.pipeline.listeners cimport Listeners, current, listeners_of
 from wsengine.pipeline.materialiser cimport CHUNK, Materialiser
 from wsengine.pipeline.sources cimport Sources
 
@@ -35,14 +36,8 @@ cdef int64_t SOON_NS = 50000             # how long what is foretold may take to
 cdef int64_t SLICE_NS = 1000000000       # a parked processor looks up once a second, whatever became of its wake
 cdef int64_t FULL_NS = 20000000          # and sooner while open batches may be all that the pipeline is full of
 
-# Looked up once: what is asked for every chunk.
-cdef object ATTACHED = telemetry.attached
 cdef object PROCESSOR_START = telemetry.PROCESSOR_START
 cdef object PROCESSOR_STOP = telemetry.PROCESSOR_STOP
-cdef object PROCESSOR_EXCEPTION = telemetry.PROCESSOR_EXCEPTION
-cdef object MESSAGE_START = telemetry.MESSAGE_START
-cdef object MESSAGE_STOP = telemetry.MESSAGE_STOP
-cdef object MESSAGE_EXCEPTION = telemetry.MESSAGE_EXCEPTION
 
 
 cdef class Processor:
@@ -62,6 +57,8 @@ cdef class Processor:
         self.materialiser = Materialiser.__new__(Materialiser, self.sources.account, crew.spares if crew.batchers else None)
         self.hands_on = bool(crew.batchers)
         self.latency = Latency()
+        self.chunk_listeners = listeners_of((PROCESSOR_START, PROCESSOR_STOP, telemetry.PROCESSOR_EXCEPTION))
+        self.message_listeners = listeners_of((telemetry.MESSAGE_START, telemetry.MESSAGE_STOP, telemetry.MESSAGE_EXCEPTION))
         self.leaving = new atomic[int](0)
 
     def __dealloc__(self):
@@ -277,15 +274,19 @@ cdef class Processor:
         cdef list messages = self.chunk.messages
         cdef Crew crew = self.crew
         cdef Py_ssize_t first = self.spoiled
+        cdef Listeners listeners
         cdef int64_t started = 0
         if self.transformer is not None:
             first = transform(crew, self.chunk, self.transformer)
             self.transformer = None
             messages = self.chunk.messages
-        self.look_who_listens()
-        self.watched = self.chunks_heard
+        listeners = self.chunk_listeners = current(self.chunk_listeners)
+        self.message_listeners = current(self.message_listeners)
+        self.watched = listeners.called
         if self.watched:
             started = self.tell_start(messages)
+        elif listeners.counted:
+            listeners.start()
         self.problem = None
         if first < len(messages) and crew.prepare is not None:
             self.ticks += 1
@@ -293,29 +294,23 @@ cdef class Processor:
         if first < len(messages) and self.problem is None:
             if crew.chunk_handler is not None:
                 self.problem = call_chunk(crew, self.chunk, messages, first, self.where, &self.ticks)
-            elif self.messages_heard:
-                call_watched(crew, self.chunk, messages, first, self.where, &self.ticks)
+            elif self.message_listeners.called:
+                call_watched(crew, self.chunk, messages, first, self.where, &self.ticks, self.message_listeners)
             else:
-                call_each(crew, self.chunk, messages, first, self.where, &self.ticks)
+                call_each(crew, self.chunk, messages, first, self.where, &self.ticks,
+                          self.message_listeners if self.message_listeners.counted else None)
         self.settle()
         if started:
             self.tell_stop(started)
-
-    cdef look_who_listens(self):
-        """Ask telemetry once a chunk, and look further only if something was attached or detached meanwhile."""
-        table = ATTACHED()
-        if table is not self.attached:
-            self.attached = table
-            self.start_heard = PROCESSOR_START in table
-            self.chunks_heard = self.start_heard or PROCESSOR_STOP in table or PROCESSOR_EXCEPTION in table
-            self.messages_heard = MESSAGE_START in table or MESSAGE_STOP in table or MESSAGE_EXCEPTION in table
+        elif listeners.counted:
+            listeners.end(self.problem)
 
     cdef int64_t tell_start(self, list messages) except -1:
         cdef int64_t started = monotonic_ns()
         self.outcome = ([], [])                  # if somebody else acknowledges it
         self.shown = None
         self.span = object()
-        if self.start_heard:
+        if self.chunk_listeners.start_called:
             telemetry.execute(PROCESSOR_START, {"system_time": wall_ns(), "monotonic_time": started},
                               {**self.where, "messages": PyList_GetSlice(messages, 0, len(messages)),
                                "telemetry_span_context": self.span})
@@ -330,7 +325,7 @@ cdef class Processor:
                  "telemetry_span_context": self.span}
         if self.problem is not None:
             about.update(telemetry.exception_metadata(self.problem))
-        telemetry.execute(PROCESSOR_STOP if self.problem is None else PROCESSOR_EXCEPTION,
+        telemetry.execute(PROCESSOR_STOP if self.problem is None else telemetry.PROCESSOR_EXCEPTION,
                           {"duration": now - started, "monotonic_time": now}, about)
         self.problem = None
         shown, self.shown = self.shown, None
