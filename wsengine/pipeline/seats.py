@@ -9,47 +9,20 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from wsengine.engine.threads import exiting, spawn
 from wsengine.pipeline.latency import Latency
 from wsengine.pipeline.pace import Workload
+from wsengine.pipeline.worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from wsengine.pipeline.time_limit import TimeLimit
+    from wsengine.pipeline.worker import Runner
 
-__all__ = ["Post", "Seat", "Worker"]
-
-
-class Runner(Protocol):
-    """What has a thread."""
-
-    @property
-    def thread_name(self) -> str: ...
-
-    def run(self) -> None: ...
-
-
-class Worker(Runner, Protocol):
-    """A processor or batch processor: a runner that has messages in hand."""
-
-    @property
-    def successful(self) -> int: ...
-    @property
-    def failed(self) -> int: ...
-    @property
-    def busy_ns(self) -> int: ...
-    @property
-    def ticks(self) -> int: ...
-    @property
-    def since_ns(self) -> int: ...
-    @property
-    def latency(self) -> Latency: ...
-
-    def take_over(self, reason: object) -> tuple[int, int, int]: ...
-    def retire(self) -> None: ...
+__all__ = ["Post", "Seat"]
 
 
 W = TypeVar("W", bound=Worker)

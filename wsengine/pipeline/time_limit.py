@@ -18,7 +18,7 @@ from wsengine.logs import log
 if TYPE_CHECKING:
     import threading
 
-    from wsengine.pipeline.seats import Worker
+    from wsengine.pipeline.worker import Worker
 
 __all__ = ["TimeLimit"]
 
