@@ -281,3 +281,33 @@ def test_the_next_callback_of_the_same_chunk_has_a_limit_of_its_own(launch, book
         gate.set()
         book.wait(4)
     until(lambda: len(seen.of(telemetry.PROCESSOR_OVERDUE)) == 1)
+
+
+@pytest.mark.parametrize("hook", ["handle_message", "handle_messages"])
+def test_a_message_that_failed_before_its_handler_is_not_handled_by_a_retry(launch, book, hook):
+    """One whose partition cannot be told stands in the same chunk as others, which are tried again; no handler sees it."""
+    seen = []
+
+    def partition_by(message):
+        if message.data == "lost":
+            raise OSError("no partition")
+        return 0
+
+    def one(message):
+        seen.append(message.data)
+        if seen.count(message.data) == 1:
+            raise OSError("for now")
+
+    def chunk(messages):
+        seen.extend(message.data for message in messages)
+        if seen.count("kept") == 1:
+            raise OSError("for now")
+
+    handler = {"handle_message": one} if hook == "handle_message" else {"handle_messages": chunk}
+    pipeline = launch(**handler, partition_by=partition_by, processors=Processors(retry=QUICK))
+    pipeline.pause()
+    pipeline.push_messages(book.messages(["lost", "kept"]))
+    pipeline.resume()
+    book.wait(2)
+    assert seen == ["kept", "kept"]
+    assert (book.ok, book.failed) == (["kept"], ["lost"])

@@ -285,7 +285,7 @@ cdef object call_chunk(Crew crew, Chunk chunk, list messages, Py_ssize_t first, 
     cdef object problem = chunk_once(crew, chunk, messages, first, given, ticks)
     cdef int retries = 0
     while crew.retry is not None:
-        given = to_retry(crew.retry, messages, retries)
+        given = to_retry(crew.retry, PyList_GetSlice(messages, first, len(messages)), retries)
         if not given or not await_retry(crew, chunk, crew.retry, retries, given, telemetry.MESSAGE_RETRY, where, ticks):
             break
         retries += 1

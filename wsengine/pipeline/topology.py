@@ -163,7 +163,8 @@ class Topology:
     def _settled(self) -> bool:
         """Whether nothing that was given to partitions is under way any more; what waits in batches is told to go on. The
         partitioner, which gives nothing meanwhile."""
-        if not all(share.idle and share.account.messages == 0 for share in self.crew.shares):
+        # The account first: a message acknowledged ahead of its batch is in it no more, but its processor is busy by then.
+        if not all(share.account.messages == 0 and share.idle for share in self.crew.shares):
             return False
         for batching in self.batching:
             batching.stage.flush()
