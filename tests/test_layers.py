@@ -23,8 +23,9 @@ LAYERS = {
     "pipeline": 3,
     "websocket": 4,
     "testing": 5, "dashboard": 5, "exporters": 5, "integrations": 5,
-    "cli": 6,
-    "": 7, "__main__": 7,
+    "bench": 6,
+    "cli": 7,
+    "": 8, "__main__": 8,
 }
 #: The modules of layer 1 are one part, in which the errors are the bottom.
 BESIDE = {("message", "errors"), ("options", "errors")}
@@ -226,8 +227,8 @@ def test_what_stands_in_texts_and_comments_is_no_import(tree):
 
 def test_the_top_of_the_package_may_not_be_imported_from_below(tree):
     assert tree({"engine/ring.py": "from wsengine import Pipeline\nimport wsengine\n"}) == [
-        "wsengine/engine/ring.py:1: engine (layer 2) imports wsengine.Pipeline (layer 7)",
-        "wsengine/engine/ring.py:2: engine (layer 2) imports wsengine (layer 7)",
+        "wsengine/engine/ring.py:1: engine (layer 2) imports wsengine.Pipeline (layer 8)",
+        "wsengine/engine/ring.py:2: engine (layer 2) imports wsengine (layer 8)",
     ]
 
 

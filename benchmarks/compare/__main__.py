@@ -10,15 +10,17 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.compare.evenness import Cores
-from benchmarks.compare.peers import OURS_WITH_ONE, PEERS, missing
 from benchmarks.compare.report import US, lines, summary
 from benchmarks.runs import DriverFailed, drive_feed
 from wsengine.errors import ConfigurationError
 from wsengine.testing import Feed
+from wsengine.testing.peers.catalogue import PEERS, missing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+#: wsengine with one processor, all else as it is: what --concurrency is compared with.
+OURS_WITH_ONE = "wsengine-x1"
 #: Seconds to wait for a round, in the mean, in which the cores run alike all the while.
 PATIENCE = 30
 
@@ -33,8 +35,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--warmup", type=float, default=0.5, help="seconds before them")
     parser.add_argument("--size", type=int, default=128, help="bytes of each payload, at least 96")
     parser.add_argument("--rate", type=float, default=10_000.0, help="messages a second, of latency only")
-    parser.add_argument("--peers", default=",".join(name for name in PEERS if name != OURS_WITH_ONE),
-                        help="of " + ", ".join(PEERS))
+    parser.add_argument("--peers", default=",".join(PEERS), help="of " + ", ".join([OURS_WITH_ONE, *PEERS]))
     parser.add_argument("--handler", choices=("message", "message-data", "messages", "messages-data"), default="message",
                         help="of wsengine: one message or a chunk at a time, and for a flood: only counts, or takes each "
                              "payload, too")
@@ -47,8 +48,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     options.peers = list(dict.fromkeys(filter(None, options.peers.split(","))))
     for name in options.peers:
-        if name not in PEERS:
-            parser.error(f"--peers: there is no {name!r}; give some of {', '.join(PEERS)}")
+        if name not in (OURS_WITH_ONE, *PEERS):
+            parser.error(f"--peers: there is no {name!r}; give some of {', '.join([OURS_WITH_ONE, *PEERS])}")
     if options.command == "latency" and options.handler.endswith("-data"):
         plain = options.handler.removesuffix("-data")
         parser.error(f"--handler {options.handler} is for flood; latency looks at each payload anyway: give {plain}")
@@ -70,7 +71,7 @@ def available(names: Sequence[str]) -> list[str]:
     """Those whose modules are installed; one line on stderr for each of the others."""
     found = []
     for name in names:
-        absent = missing(PEERS[name])
+        absent = [] if name == OURS_WITH_ONE else missing(PEERS[name])
         if absent:
             print(f"{name} is left out: not installed: {', '.join(absent)} (pip install 'wsengine[bench]')",
                   file=sys.stderr)

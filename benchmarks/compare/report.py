@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import platform
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.compare.statistics import Spread, column, ratios, spread, warnings
+from wsengine.bench.statistics import Spread, column, ratios, spread, warnings
+from wsengine.bench.table import machine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -43,12 +42,6 @@ def summary(command: str, options: dict[str, Any], rounds: Mapping[str, Sequence
                 key: spread(ratios(rounds[US], runs, key))._asdict() for key, _, _, rated in FIGURES[command] if rated},
         }
     return {"command": command, "options": options, "machine": machine(), "clients": clients}
-
-
-def machine() -> dict[str, Any]:
-    """What the figures depend on, in general terms."""
-    return {"cores": os.cpu_count(), "system": platform.system(), "architecture": platform.machine(),
-            "python": platform.python_version(), "load": round(os.getloadavg()[0], 2)}
 
 
 def lines(found: dict[str, Any]) -> Iterator[str]:

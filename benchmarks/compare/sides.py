@@ -11,9 +11,9 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.compare.report import machine
-from benchmarks.compare.statistics import column, ratios, spread
 from benchmarks.runs import drive_feed
+from wsengine.bench.statistics import column, ratios, spread
+from wsengine.bench.table import machine
 from wsengine.testing import Feed
 
 if TYPE_CHECKING:

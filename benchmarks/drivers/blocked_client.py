@@ -8,8 +8,8 @@ import time
 
 import psutil
 
-from benchmarks.drivers.window import report
 from wsengine import Message, Pipeline, Processors, WebSocketProducer
+from wsengine.testing.peers.window import report
 
 #: Seconds between looks at the memory.
 PERIOD = 0.02

@@ -7,8 +7,8 @@ import ctypes
 import threading
 import time
 
-from benchmarks.drivers.window import report
 from wsengine import Message, Pipeline, WebSocketProducer
+from wsengine.testing.peers.window import report
 
 
 class Held(Pipeline):

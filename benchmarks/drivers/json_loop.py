@@ -6,8 +6,8 @@ import argparse
 import json
 import threading
 
-from benchmarks.drivers.window import Tally, measure, report
 from wsengine.testing import load_recording
+from wsengine.testing.peers.window import Tally, measure, report
 
 
 def main() -> None:

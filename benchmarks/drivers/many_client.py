@@ -9,9 +9,9 @@ import time
 
 import psutil
 
-from benchmarks.drivers.window import report
 from wsengine import Message, Pipeline, WebSocketProducer
 from wsengine.testing.feed_server import allow_many_files
+from wsengine.testing.peers.window import report
 
 #: Seconds that connecting may take at the most.
 PATIENCE = 120.0

@@ -9,7 +9,6 @@ import time
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
-from benchmarks.drivers.window import Tally, arguments, measure, report
 from wsengine import (
     Batcher,
     BatchInfo,
@@ -22,6 +21,7 @@ from wsengine import (
     WebSocketProducer,
     telemetry,
 )
+from wsengine.testing.peers.window import Tally, arguments, measure, report
 from wsengine.testing.stamp import read_stamp
 
 if TYPE_CHECKING:

@@ -8,12 +8,14 @@ from __future__ import annotations
 import argparse
 import math
 import re
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-__all__ = ["WRONG_OPTION", "Parser", "duration", "header", "rate", "text", "whole_number"]
+__all__ = ["WRONG_OPTION", "Parser", "duration", "header", "items", "rate", "text", "whole_number"]
+
+T = TypeVar("T")
 
 LONGEST = 86400.0
 FASTEST = 1e9
@@ -47,6 +49,18 @@ def whole_number(text: str) -> int:
         return int(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+
+
+def items(one: Callable[[str], T]) -> Callable[[str], list[T]]:
+    """The type of an option that takes a list, a comma between its items, each of the type `one`."""
+
+    def read(text: str) -> list[T]:
+        try:
+            return [one(item.strip()) for item in text.split(",")]
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return read
 
 
 def duration(text: str) -> float:

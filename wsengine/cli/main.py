@@ -1,6 +1,6 @@
 """The command `wsengine`: its options, and the exit status and the one line that each kind of error becomes.
 
-What a subcommand does stands in a file of its own (demo.py, tail.py, doctor.py). Nothing is started here.
+What a subcommand does stands in a file of its own (demo.py, tail.py, bench.py, doctor.py). Nothing is started here.
 
     0    done, and for the demo: proven, for the doctor: nothing has failed
     1    the demo could not prove its sum, or its server ended by itself; a connection failed; output cannot be written
@@ -16,7 +16,7 @@ import platform
 import sys
 from typing import TYPE_CHECKING, TextIO
 
-from wsengine.cli import demo, doctor, tail
+from wsengine.cli import bench, demo, doctor, tail
 from wsengine.cli.arguments import WRONG_OPTION, Parser, duration, rate, whole_number
 from wsengine.cli.harmless import one_line
 from wsengine.cli.server import in_words_of_the_command
@@ -97,6 +97,13 @@ def build_parser() -> Parser:
                     "escaped, binary as its length and hexadecimal digits.")
     tail.add_options(followed)
     followed.set_defaults(run=tail.run, words=in_words_of_the_command, interrupted="")
+    measured = commands.add_parser(
+        "bench", allow_abbrev=False, help="measure a pipeline's throughput, CPU time and latency, beside other clients, too",
+        description="Runs pipelines against a feed of this machine, in turns and in processes of their own, for each "
+                    "combination of the values given, and prints a table. Options that name several values take a comma "
+                    "between them.")
+    bench.add_options(measured)
+    measured.set_defaults(run=bench.run, words=bench.in_words_of_the_command, interrupted=", without a table")
     examined = commands.add_parser(
         "doctor", allow_abbrev=False, help="find out why a connection to a server fails, or how well it works",
         description="Connects to a WebSocket server step by step, and says of each what works, what fails, and what to do.")

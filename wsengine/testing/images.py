@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from wsengine.testing.wire import ServerDeflate
 
-__all__ = ["BLOCK", "MINIMUM_TRADE", "Image", "message_image", "trade", "trade_image"]
+__all__ = ["BLOCK", "MINIMUM_TRADE", "SYMBOLS", "Image", "message_image", "trade", "trade_image"]
 
 #: Bytes of an image that repeats: small enough to stay in the second-level cache of a core, large enough that a send
 #: of several 100 KiB seldom meets its end.
@@ -28,7 +28,7 @@ BLOCK = 1 << 20
 #: Bytes of the smallest trade: its fixed fields.
 MINIMUM_TRADE = 96
 
-_SYMBOLS = ("BTC-USD", "ETH-USD", "SOL-USD", "XRP-USD", "ADA-USD", "LTC-USD", "DOT-USD", "UNI-USD")
+SYMBOLS = ("BTC-USD", "ETH-USD", "SOL-USD", "XRP-USD", "ADA-USD", "LTC-USD", "DOT-USD", "UNI-USD")
 
 
 @dataclass(frozen=True)
@@ -69,10 +69,10 @@ def message_image(
 def trade_image(size: int, seed: int) -> Image:
     """Build a block of synthetic trades, the same for the same seed: a random walk of the prices of eight symbols."""
     source = random.Random(seed)
-    prices = {symbol: source.uniform(20_000, 90_000) for symbol in _SYMBOLS}
+    prices = {symbol: source.uniform(20_000, 90_000) for symbol in SYMBOLS}
     frames = []
     for _ in range(max(1, BLOCK // len(build_server_frame(TEXT, bytes(size))))):
-        symbol = source.choice(_SYMBOLS)
+        symbol = source.choice(SYMBOLS)
         prices[symbol] = min(99_999.0, max(10_000.0, prices[symbol] * source.gauss(1, 0.0002)))
         frames.append(build_server_frame(TEXT, trade(size, symbol, prices[symbol], source)))
     header = len(frames[0]) - size

@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from importlib.metadata import version
 
-import websocket
-
-from benchmarks.drivers.aside import measure_aside
-from benchmarks.drivers.window import Tally, arguments
+from wsengine.testing.peers.aside import measure_aside
+from wsengine.testing.peers.window import Tally, arguments
 from wsengine.testing.stamp import read_stamp
 
 
 def main() -> None:
+    import websocket
+
     options = arguments(__doc__).parse_args()
     tally = Tally(options.size)
     measure_aside(tally, options, {

@@ -10,7 +10,7 @@ import threading
 import traceback
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.drivers.window import Tally, measure, report
+from wsengine.testing.peers.window import Tally, measure, report
 
 if TYPE_CHECKING:
     import argparse

@@ -14,8 +14,6 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import psutil
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -76,6 +74,8 @@ def measure(
     Raises:
         TimeoutError: no message came within 15 seconds, or none in the time measured.
     """
+    import psutil  # here, for whoever only looks which drivers there are does without
+
     deadline = time.monotonic() + PATIENCE
     while not read()[0]:
         if time.monotonic() > deadline:
@@ -88,7 +88,8 @@ def measure(
     after = _sample(read, latencies)
     if after.messages == before.messages:
         raise TimeoutError(f"no message came in the {seconds} seconds measured; measure longer, or send faster")
-    return _difference(before, after, latencies) | {"machine_idle_share": _idle_share(machine, psutil.cpu_times())}
+    return _difference(before, after, latencies) | {
+        "machine_idle_share": _idle_share(machine, psutil.cpu_times()), "rss_bytes": psutil.Process().memory_info().rss}
 
 
 def report(result: dict[str, Any], settings: dict[str, Any]) -> None:

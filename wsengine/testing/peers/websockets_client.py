@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from importlib.metadata import version
 
-from websockets.sync.client import connect
-
-from benchmarks.drivers.aside import measure_aside
-from benchmarks.drivers.window import Tally, arguments
+from wsengine.testing.peers.aside import measure_aside
+from wsengine.testing.peers.window import Tally, arguments
 from wsengine.testing.stamp import read_stamp
 
 
 def main() -> None:
+    from websockets.sync.client import connect
+
     parser = arguments(__doc__)
     parser.add_argument("--max-queue", type=int, default=16, help="its own default was faster than 1024")
     options = parser.parse_args()

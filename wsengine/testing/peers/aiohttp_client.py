@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import time
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
-import aiohttp
-import uvloop
-
-from benchmarks.drivers.aside import measure_aside
-from benchmarks.drivers.window import Tally, arguments
+from wsengine.testing.peers.aside import measure_aside
+from wsengine.testing.peers.window import Tally, arguments
 from wsengine.testing.stamp import read_stamp
 
+if TYPE_CHECKING:
+    import argparse
 
-async def run(options, tally: Tally) -> None:
+
+async def run(options: argparse.Namespace, tally: Tally) -> None:
+    import aiohttp
+
     async with (
         aiohttp.ClientSession() as session,
         session.ws_connect(options.url, max_msg_size=0, compress=0, decode_text=False) as connection,
@@ -30,6 +33,8 @@ async def run(options, tally: Tally) -> None:
 
 
 def main() -> None:
+    import uvloop
+
     options = arguments(__doc__).parse_args()
     tally = Tally(options.size)
     measure_aside(tally, options, {

@@ -1,0 +1,132 @@
+"""The pipeline of a case as a measured client: `python -m wsengine.bench.client URL --case JSON`, which prints one line.
+
+It is measured as the peers are (`testing/peers/window`). Latencies are those of the first message of each chunk, taken just
+before its handler is called: a look at the clock for every message would be a cost of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import ssl
+import time
+from typing import TYPE_CHECKING, Any
+
+from wsengine.bench.case import Case
+from wsengine.bench.handlers import work_of
+from wsengine.pipeline.pipeline import Pipeline
+from wsengine.pipeline.processors import Processors
+from wsengine.testing.peers.window import Tally, arguments, measure, report
+from wsengine.testing.stamp import read_stamp
+from wsengine.websocket.producer import WebSocketProducer
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable
+
+    from wsengine.message import Message
+
+__all__ = ["main", "pipeline_of"]
+
+
+class Measured(Pipeline):
+    """A pipeline with a tally and the work of its handler."""
+
+    def __init__(
+        self, producer: WebSocketProducer, tally: Tally, work: Callable[[bytes], object] | None, **options: Any
+    ) -> None:
+        super().__init__(producer, name="bench", **options)
+        self.tally = tally
+        self.work: Any = work
+
+
+class Stamped:
+    """What is added where the feed stamps its messages."""
+
+    tally: Tally
+
+    def prepare_messages(self, messages: list[Message]) -> None:
+        self.tally.latencies.append(time.monotonic_ns() - read_stamp(messages[0].data))
+
+
+class CountMessage(Measured):
+    """Counts. The payload is bytes by then."""
+
+    def handle_message(self, message: Message) -> None:
+        self.tally.messages += 1
+
+
+class CountChunk(Measured):
+    """The same by chunks."""
+
+    def handle_messages(self, messages: list[Message]) -> None:
+        self.tally.messages += len(messages)
+
+
+class WorkMessage(Measured):
+    """Does its work with each payload."""
+
+    def handle_message(self, message: Message) -> None:
+        self.work(message.data)
+
+
+class WorkChunk(Measured):
+    """The same by chunks."""
+
+    def handle_messages(self, messages: list[Message]) -> None:
+        work = self.work
+        for message in messages:
+            work(message.data)
+
+
+def pipeline_of(case: Case, producer: WebSocketProducer, tally: Tally, *, stamped: bool) -> Measured:
+    """The pipeline of a case, not started."""
+    work = work_of(case.cost)
+    kind: type[Measured] = {("message", False): CountMessage, ("message", True): WorkMessage, ("chunk", False): CountChunk,
+                            ("chunk", True): WorkChunk}[case.handler, work is not None]
+    if stamped:
+        kind = type(f"Stamped{kind.__name__}", (Stamped, kind), {})
+    processors = Processors(concurrency=case.concurrency, min_demand=case.min_demand, max_demand=case.max_demand)
+    return kind(producer, tally, work, processors=processors)
+
+
+def producer_of(case: Case, options: argparse.Namespace) -> WebSocketProducer:
+    """The producer of a case."""
+    context = ssl.create_default_context(cafile=options.ca) if options.ca else None
+    return WebSocketProducer(options.url, ssl=context, compression="deflate" if case.deflate else None,
+                             proxy=True if options.foreign else None)
+
+
+def main() -> None:
+    parser = arguments(__doc__ or "")
+    parser.add_argument("--case", required=True, help="its settings as JSON")
+    parser.add_argument("--ca", help="file with the CA of the feed's certificate")
+    parser.add_argument("--stamped", action="store_true", help="the feed stamps its messages")
+    parser.add_argument("--foreign", action="store_true", help="the server is not a feed of this machine")
+    options = parser.parse_args()
+    case = Case(**json.loads(options.case))
+    if case.tls == "B":
+        os.environ["WSENGINE_TLS_PATH"] = "B"
+    tally = Tally(case.size)
+    producer = producer_of(case, options)
+    pipeline = pipeline_of(case, producer, tally, stamped=options.stamped)
+
+    def read() -> tuple[int, int]:
+        # The engine's own counts: with several processors `+=` loses some now and then.
+        return pipeline.stats().successful, sum(one.counts()["bytes"] for one in producer.connections)
+
+    with pipeline:
+        result = measure(read, tally.latencies, seconds=options.seconds, warmup=options.warmup)
+        stats = pipeline.stats()
+        path = [one.tls_path for one in producer.connections]
+        pipeline.stop(0)
+    result["failed"] = stats.failed
+    result["dropped"] = sum(one.counts()["dropped"] for one in producer.connections)
+    if not tally.latencies:
+        result |= {"p50_us": stats.latency_p50 * 1e6, "p99_us": stats.latency_p99 * 1e6}
+    report(result, {"client": "wsengine", "utf8_checked": True, "stamped": bool(tally.latencies), "tls_path": path[0]}
+           | case.settings())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""The figures of a benchmark for people and for programs: a line for each entry, or all rounds as JSON."""
+
+from __future__ import annotations
+
+import os
+import platform
+from typing import TYPE_CHECKING, Any
+
+from wsengine.bench.statistics import MACHINE, column, machine_set, ratios, server_set, spread
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from wsengine.bench.rounds import Entry
+
+__all__ = ["lines", "machine", "summary"]
+
+#: Roles of threads that have a column; what all others take is in the last.
+ROLES = ("reader", "processor")
+#: What a run says beside its figures.
+ABOUT = ("settings", "cpu_seconds_per_million_by_role", "messages", "seconds")
+
+
+def machine() -> dict[str, Any]:
+    """What the figures depend on, in general terms."""
+    return {"cores": os.cpu_count(), "system": platform.system(), "architecture": platform.machine(),
+            "python": platform.python_version(), "load": round(os.getloadavg()[0], 2)}
+
+
+def summary(
+    options: dict[str, Any], entries: Sequence[Entry], rounds: Mapping[str, Sequence[dict[str, Any]]]
+) -> dict[str, Any]:
+    """All of it, for --json: options, machine, and for each entry its settings, rounds, spreads, ratios and warnings. The
+    ratios are the first entry's figures over those of another, round by round."""
+    found: dict[str, Any] = {}
+    first = rounds[entries[0].name]
+    for entry in entries:
+        runs = rounds[entry.name]
+        figures = [key for key, value in runs[0].items() if key not in ABOUT and value is not None]
+        found[entry.name] = {
+            "client": runs[0]["settings"]["client"], "settings": runs[0]["settings"], "rounds": list(runs),
+            "spread": {key: spread(column(runs, key))._asdict() for key in figures},
+            "roles": {role: spread(one["cpu_seconds_per_million_by_role"].get(role, 0.0) for one in runs)._asdict()
+                      for role in sorted({role for one in runs for role in one["cpu_seconds_per_million_by_role"]})},
+            "first_over_this": {} if entry is entries[0] else {
+                key: spread(ratios(first, runs, key))._asdict()
+                for key in ("messages_per_second", "cpu_seconds_per_million")},
+            "rounds_set_by": {"machine": machine_set(runs), "server": server_set(runs)},
+        }
+    return {"command": "bench", "options": options, "machine": machine(), "entries": found}
+
+
+def lines(found: dict[str, Any]) -> Iterator[str]:
+    """The same for people."""
+    about = found["machine"]
+    yield (f"{about['cores']} cores, {about['system']} {about['architecture']}, Python {about['python']}, load "
+           f"{about['load']}; " + ", ".join(f"{key}={value}" for key, value in found["options"].items()))
+    yield ("Medians of the rounds; behind ± half of what lies between the least and the greatest. CPU: seconds a million "
+           "messages, of all threads and by their role.")
+    yield ""
+    yield from _aligned([HEADINGS, *(list(_row(name, one)) for name, one in found["entries"].items())])
+    rated = {name: one for name, one in found["entries"].items() if one["first_over_this"]}
+    if rated:
+        yield ""
+        first = next(iter(found["entries"]))
+        yield from _aligned([[f"{first} over", "msg/s: median (least … greatest)", "CPU"],
+                             *([name, *(_ratio(one) for one in entry["first_over_this"].values())]
+                               for name, entry in rated.items())])
+    yield from _settings(found["entries"])
+    yield from _warnings(found["entries"])
+
+
+HEADINGS = ["", "msg/s", "±", "MB/s", "CPU", *ROLES, "others", "p50 µs", "p99 µs", "p99.9 µs", "RSS MiB", "dropped",
+            "server idle"]
+
+
+def _row(name: str, one: dict[str, Any]) -> Iterator[str]:
+    spreads, roles = one["spread"], {role: value["median"] for role, value in one["roles"].items()}
+    rate, cpu = spreads["messages_per_second"], spreads["cpu_seconds_per_million"]["median"]
+    yield name
+    yield f"{rate['median']:,.0f}"
+    yield f"{(rate['greatest'] - rate['least']) / 2 / rate['median']:.0%}"
+    yield f"{spreads['bytes_per_second']['median'] / 1e6:,.1f}"
+    yield f"{cpu:.3f}"
+    yield from (f"{roles[role]:.3f}" if role in roles else "" for role in ROLES)
+    others = sum(value for role, value in roles.items() if role not in ROLES)
+    yield f"{others:.3f}" if roles.keys() & set(ROLES) else ""
+    yield from (_figure(spreads, key, "{:,.1f}") for key in ("p50_us", "p99_us", "p999_us"))
+    yield f"{spreads['rss_bytes']['median'] / 2**20:,.0f}"
+    yield _figure(spreads, "dropped", "{:,.0f}")
+    yield _figure(spreads, "server_idle_share", "{:.0%}")
+
+
+def _figure(spreads: dict[str, Any], key: str, form: str) -> str:
+    return form.format(spreads[key]["median"]) if key in spreads else ""
+
+
+def _ratio(one: dict[str, float]) -> str:
+    return f"{one['median']:.2f} ({one['least']:.2f} … {one['greatest']:.2f}) ×"
+
+
+def _settings(entries: dict[str, Any]) -> Iterator[str]:
+    """How each peer was used; our own options are the line above, and what tells the cases apart is in their names."""
+    for name, one in entries.items():
+        if one["client"] != "wsengine":
+            yield ""
+            yield f"{name}: " + ", ".join(f"{key}={value}" for key, value in one["settings"].items() if key != "client")
+
+
+def _warnings(entries: dict[str, Any]) -> Iterator[str]:
+    """Where something other than the engine set the figure."""
+    for by, why in (("server", "the feed was hardly ever idle, so a faster server would show more"), ("machine", MACHINE)):
+        said = [f"{name} ({one['rounds_set_by'][by]} of {len(one['rounds'])} rounds)"
+                for name, one in entries.items() if one["rounds_set_by"][by]]
+        if said:
+            yield ""
+            yield f"WARNING  the {by}, not the engine, set the figure of {', '.join(said)}: {why}"
+
+
+def _aligned(rows: Sequence[Sequence[str]], heads: int = 1) -> Iterator[str]:
+    """The first column to the left, the others to the right."""
+    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
+    for number, row in enumerate(rows):
+        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        yield "  ".join(cells).rstrip()
+        if number < heads:
+            yield "  ".join("─" * width for width in widths)
