@@ -23,7 +23,7 @@ LAYERS = {
     "pipeline": 3,
     "websocket": 4,
     "testing": 5, "dashboard": 5, "exporters": 5, "integrations": 5,
-    "bench": 6,
+    "bench": 6, "tune": 6,
     "cli": 7,
     "": 8, "__main__": 8,
 }

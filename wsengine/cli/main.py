@@ -1,6 +1,6 @@
 """The command `wsengine`: its options, and the exit status and the one line that each kind of error becomes.
 
-What a subcommand does stands in a file of its own (demo.py, tail.py, bench.py, doctor.py). Nothing is started here.
+What a subcommand does stands in a file of its own (demo.py, tail.py, bench.py, tune.py, doctor.py). Nothing is started here.
 
     0    done, and for the demo: proven, for the doctor: nothing has failed
     1    the demo could not prove its sum, or its server ended by itself; a connection failed; output cannot be written
@@ -16,7 +16,7 @@ import platform
 import sys
 from typing import TYPE_CHECKING, TextIO
 
-from wsengine.cli import bench, demo, doctor, tail
+from wsengine.cli import bench, demo, doctor, tail, tune
 from wsengine.cli.arguments import WRONG_OPTION, Parser, duration, rate, whole_number
 from wsengine.cli.harmless import one_line
 from wsengine.cli.server import in_words_of_the_command
@@ -104,6 +104,12 @@ def build_parser() -> Parser:
                     "between them.")
     bench.add_options(measured)
     measured.set_defaults(run=bench.run, words=bench.in_words_of_the_command, interrupted=", without a table")
+    tuned = commands.add_parser(
+        "tune", allow_abbrev=False, help="find the concurrency, demand and queue that serve a handler best, and why",
+        description="Runs your pipeline against a feed of this machine at one setting after the other, measures where the "
+                    "time of its threads goes, and recommends a setting with the reason.")
+    tune.add_options(tuned)
+    tuned.set_defaults(run=tune.run, words=tune.in_words_of_the_command, interrupted=", without a recommendation")
     examined = commands.add_parser(
         "doctor", allow_abbrev=False, help="find out why a connection to a server fails, or how well it works",
         description="Connects to a WebSocket server step by step, and says of each what works, what fails, and what to do.")

@@ -143,6 +143,17 @@ class Pipeline:
 
     # ------------------------------------------------------------------------------------------------------ lifecycle
 
+    def _wsengine_instead(self, producer: Producer, *, concurrency: int, min_demand: int, max_demand: int,
+                          max_queue: int) -> None:
+        """Before a start: take another producer and other numbers; `wsengine tune` does. All else stays as it was given, but
+        for a rate limit, which would be all that is measured."""
+        processors = dataclasses.replace(self.__plan.processors, concurrency=concurrency, min_demand=min_demand,
+                                         max_demand=max_demand)
+        self.__plan = dataclasses.replace(self.__plan, producers=(producer,), processors=processors,
+                                          max_queue=1 << (max_queue - 1).bit_length(), rate_limiting=None)
+        self._wsengine_producers = self.__plan.producers
+        self.__rate_limiting = None
+
     def start(self) -> Self:
         """Start all threads. Returns itself.
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["Tally", "arguments", "measure", "percentiles", "report"]
+__all__ = ["Tally", "arguments", "measure", "percentiles", "report", "role_of"]
 
 #: Seconds until the first message must have come.
 PATIENCE = 15.0
@@ -111,13 +111,13 @@ def _sample(read: Callable[[], tuple[int, int]], latencies: Sequence[int]) -> Sa
     # The thread clocks count nanoseconds; the figures in /proc/self/task/*/stat, hundredths of a second, are too coarse
     # for a second's measurement, and reading files would give up the GIL for milliseconds each.
     clock, clock_of = time.clock_gettime_ns, time.pthread_getcpuclockid
-    threads = {one.ident: (_role(one.name), clock(clock_of(one.ident)))
+    threads = {one.ident: (role_of(one.name), clock(clock_of(one.ident)))
                for one in threading.enumerate() if one.ident is not None}
     messages, size = read()
     return Sample(time.monotonic_ns(), messages, size, len(latencies), time.process_time_ns(), threads)
 
 
-def _role(name: str) -> str:
+def role_of(name: str) -> str:
     """"wsengine:Count:processor_3" is a "processor", "wsengine:Count:producer_0:reader" a "reader"."""
     return name.rsplit(":", 1)[-1].rstrip("0123456789").rstrip("_- ") or name
 

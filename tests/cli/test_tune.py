@@ -1,0 +1,158 @@
+"""`wsengine tune`, run as a user runs it, on handlers of which it knows nothing but their names."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from tests.cli.test_command import ROOT
+from wsengine.testing import Feed
+from wsengine.tune.sampling import can_look
+
+BRIEF = ("--most", "4", "--seconds", "0.4", "--warmup", "0.2")
+HANDLERS = textwrap.dedent("""
+    import random, sys, time
+    from wsengine import Batcher, Pipeline
+
+    def computes(message):
+        for _ in range(500):
+            pass
+
+    def waits(message):
+        time.sleep(0.002)
+
+    def fails(message):
+        print("a line for standard output")
+        if random.random() < 0.1:
+            raise ValueError("one in ten")
+        time.sleep(0.001)
+
+    def counts_chunks(messages):
+        assert isinstance(messages, list)
+
+    def hangs(message):
+        time.sleep(1000)
+
+    def ends(message):
+        import os
+        sys.stderr.write("the handler ends the process\\n")
+        sys.stderr.flush()
+        os._exit(3)
+
+    class Batched(Pipeline):
+        def __init__(self, producer):
+            super().__init__(producer, batchers={"default": Batcher()})
+        def handle_message(self, message): pass
+        def handle_batch(self, messages, batch_info): time.sleep(0.02)
+""")
+
+
+@pytest.fixture
+def tune(tmp_path):
+    """Run the command in a folder with the handlers."""
+    (tmp_path / "handlers.py").write_text(HANDLERS)
+
+    def run(*arguments):
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        return subprocess.run([sys.executable, "-m", "wsengine", "tune", *arguments], cwd=tmp_path, env=environment,
+                              capture_output=True, text=True, timeout=120, check=False)
+
+    return run
+
+
+def recommended(done):
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+looked = pytest.mark.skipif(not can_look(), reason="this system does not show what threads wait for")
+
+
+@looked
+def test_a_handler_that_waits_wants_threads(tune):
+    found = recommended(tune("--handler", "handlers:waits", *BRIEF, "--json"))
+    assert found["reason"]["bound"] == "I/O-bound", found["reason"]
+    assert found["recommended"]["concurrency"] == 4
+    for point in found["points"]:
+        assert point["shares"]["processor"]["blocked"] > 0.5, point
+        assert 200 * point["setting"]["concurrency"] < point["rate"] < 510 * point["setting"]["concurrency"]
+    assert found["gil"] is getattr(sys, "_is_gil_enabled", lambda: True)()
+
+
+@looked
+@pytest.mark.skipif(not getattr(sys, "_is_gil_enabled", lambda: True)(), reason="without a GIL, nobody waits for it")
+def test_a_handler_that_computes_is_bound_by_the_gil(tune):
+    done = tune("--handler", "handlers:computes", *BRIEF)
+    assert done.returncode == 0, done.stderr
+    assert "It is GIL-bound: processors run for" in done.stdout
+    assert "more processors add nothing" in done.stdout
+    assert "Recommended: processors=Processors(concurrency=" in done.stdout
+    assert "concurrency=2, min_demand=0, max_demand=100, max_queue=65536: " in done.stderr  # how far it has got
+
+
+@looked
+def test_a_batcher_that_is_slow_is_named(tune):
+    found = recommended(tune("handlers:Batched", *BRIEF, "--json"))
+    assert found["reason"]["bound"] == "batcher-bound", found["reason"]
+    assert found["recommended"]["concurrency"] == 1
+
+
+@looked
+def test_a_feed_that_is_slow_is_named(tune):
+    found = recommended(tune("--handler", "handlers:counts_chunks", "--chunk", "--rate", "1000", *BRIEF, "--json"))
+    assert found["reason"]["bound"] == "feed-bound", found["reason"]
+    assert found["recommended"] == {"concurrency": 1, "min_demand": 0, "max_demand": 100, "max_queue": 65536}
+
+
+def test_a_handler_that_raises_is_survived_and_told(tune):
+    done = tune("--handler", "handlers:fails", *BRIEF)
+    assert done.returncode == 0, done.stderr
+    share = float(done.stdout.partition("WARNING  ")[2].partition("%")[0])
+    assert 5 < share < 16
+    assert "a line for standard output" not in done.stdout
+
+
+def test_another_server_is_used_only_where_it_is_named(tune):
+    with Feed.trades(rate=5000) as feed:
+        found = recommended(tune("--handler", "handlers:computes", *BRIEF, "--url", feed.url, "--json"))
+        assert len(feed.log().connections) == len(found["points"])
+    assert found["points"][0]["server_idle"] is None
+
+
+def test_a_budget_is_kept_and_said_to_have_been_used_up(tune):
+    found = recommended(tune("--handler", "handlers:waits", *BRIEF, "--budget", "3", "--json"))
+    assert found["cut"]
+    assert 1 <= len(found["points"]) < 8
+
+
+@pytest.mark.parametrize(("handler", "said"), [
+    ("hangs", "no message was handled within 5 s"), ("ends", "the handler ends the process"),
+])
+def test_what_cannot_be_measured_is_told_in_one_line(tune, handler, said):
+    done = tune("--handler", f"handlers:{handler}", *BRIEF)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.splitlines()[-1] == f"wsengine tune: nothing could be measured: {said}"
+
+
+@pytest.mark.parametrize(("arguments", "said"), [
+    ((), "give a pipeline as MODULE:PIPELINE, or a function by --handler"),
+    (("handlers:Batched", "--handler", "handlers:waits"), "and not both"),
+    (("handlers:Missing",), "handlers:Missing: make it importable"),
+    (("--handler", "handlers"), "--handler handlers: give it as module:name"),
+    (("handlers:Batched", "--chunk"), "--chunk : leave it out"),
+    (("--handler", "handlers:waits", "--most", "0"), "--most 0: give a whole number from 1 to 1024"),
+    (("--handler", "handlers:waits", "--size", "5"), "--size 5: give a whole number from 96"),
+    (("--handler", "handlers:waits", "--url", "ftp://x"), "ftp"),
+    (("--handler", "handlers:waits", "--recording", "/nowhere.gz"), "/nowhere.gz"),
+])
+def test_what_is_wrong_is_told_in_one_line(tune, arguments, said):
+    done = tune(*arguments)
+    assert done.returncode == 2, done.stderr
+    assert (done.stdout, done.stderr.count("\n")) == ("", 1)
+    assert said in done.stderr

@@ -1,0 +1,53 @@
+"""The reason, told from shares that leave no doubt."""
+
+from __future__ import annotations
+
+import pytest
+
+from wsengine.tune.reason import reason_of
+from wsengine.tune.setting import Point, Setting
+from wsengine.tune.shares import Shares
+
+QUIET = Shares(running=0.1, idle=0.9)
+
+
+def point(processor, *, count=1, reader=QUIET, batch=None, **more):
+    shares, threads = {"processor": processor, "reader": reader}, {"processor": count, "reader": 1}
+    if batch is not None:
+        shares["batch_processor_db"], threads["batch_processor_db"] = batch, 1
+    return Point(Setting(), rate=1000.0, shares=shares, threads=threads, **more)
+
+
+@pytest.mark.parametrize(("bound", "found"), [
+    ("GIL-bound", point(Shares(running=0.99))),
+    ("GIL-bound", point(Shares(running=0.12, gil=0.88), count=8)),
+    ("GIL-bound", point(Shares(running=0.5, core=0.5))),             # another program wants the core, too
+    ("GIL-bound", point(Shares(running=0.03, gil=0.3, blocked=0.67), count=32)),
+    ("I/O-bound", point(Shares(running=0.01, blocked=0.99))),
+    ("I/O-bound", point(Shares(running=0.01, gil=0.1, blocked=0.89), count=64)),
+    ("feed-bound", point(Shares(running=0.1, idle=0.9), server_idle=0.9)),
+    ("feed-bound", point(Shares(running=0.3, idle=0.7), server_idle=0.0)),
+    ("ring-bound", point(Shares(running=0.3, idle=0.7), reader=Shares(running=0.95), server_idle=0.5)),
+    ("ring-bound", point(Shares(running=0.3, idle=0.7), paused=0.6)),
+    ("batcher-bound", point(Shares(running=0.2, idle=0.8), batch=Shares(blocked=0.98, idle=0.02), paused=0.9)),
+])
+def test_the_reason_with_a_gil(bound, found):
+    reason = reason_of(found, gil=True, cores=4)
+    assert reason.bound == bound
+    assert "%" in reason.evidence
+    assert reason.remedy
+
+
+def test_without_a_gil_cores_are_what_is_used_up():
+    assert reason_of(point(Shares(running=0.95), count=4), gil=False, cores=4).bound == "CPU-bound"
+    assert reason_of(point(Shares(running=0.1, blocked=0.9), count=8), gil=False, cores=4).bound == "I/O-bound"
+
+
+def test_batch_processors_count_as_threads_that_run_python():
+    found = point(Shares(running=0.2, gil=0.2, blocked=0.6), count=1, batch=Shares(running=0.75, gil=0.25))
+    assert reason_of(found, gil=True, cores=4).bound == "GIL-bound"
+
+
+def test_where_threads_cannot_be_looked_at_it_says_so():
+    reason = reason_of(Point(Setting(), rate=1.0), gil=True, cores=4)
+    assert (reason.bound, reason.remedy) == ("unknown", "measure on Linux")

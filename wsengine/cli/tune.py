@@ -1,0 +1,115 @@
+"""`wsengine tune`: its options, how far it has got while it runs, and what it recommends.
+
+What is measured, and how the setting is found, stands in `wsengine.tune`. Standard output gets the report or the JSON alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, TextIO
+
+from wsengine.cli.arguments import duration, rate, whole_number
+from wsengine.errors import ConfigurationError, InvalidURI
+from wsengine.options import whole
+from wsengine.testing.images import MINIMUM_TRADE
+from wsengine.testing.recording import load_recording
+from wsengine.tune.measure import Measure
+from wsengine.tune.reason import reason_of
+from wsengine.tune.report import figures, lines
+from wsengine.tune.search import Found, Search, exhaustive
+from wsengine.tune.target import load
+from wsengine.websocket.uri import parse_uri
+
+if TYPE_CHECKING:
+    import argparse
+
+    from wsengine.tune.reason import Reason
+    from wsengine.tune.setting import Point
+
+__all__ = ["add_options", "in_words_of_the_command", "run"]
+
+#: Bytes of the largest payload: the default of a producer's `max_size`.
+LARGEST = 1 << 20
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of the command."""
+    option = parser.add_argument
+    option("target", nargs="?", metavar="MODULE:PIPELINE",
+           help="the pipeline, a class or an object; its own producers are not started")
+    option("--handler", metavar="MODULE:FUNCTION", help="a function of a message, in place of a pipeline")
+    option("--chunk", action="store_true", help="the function takes a list of messages, as handle_messages does")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--recording", metavar="FILE", help="send this recorded feed, over and over, flat out")
+    source.add_argument("--url", help="take what this server sends, in place of a feed of this machine")
+    option("--size", type=whole_number, default=128, metavar="BYTES", help="of each made-up trade that is sent (128)")
+    option("--rate", type=rate, default=0.0, metavar="N", help="messages a second, 0 for as many as are taken (0)")
+    option("--budget", type=duration, default=90.0, metavar="N", help="seconds that it may take (90)")
+    option("--seconds", type=duration, default=1.0, metavar="N", help="measured at each setting (1)")
+    option("--warmup", type=duration, default=0.3, metavar="N", help="before that (0.3)")
+    option("--most", type=whole_number, default=64, metavar="N", help="processors to try at the most (64)")
+    option("--exhaustive", action="store_true", help="measure every setting of a grid instead, whatever it takes")
+    option("--json", action="store_true", help="everything as JSON instead of the report")
+
+
+def run(given: argparse.Namespace, stream: TextIO) -> int:
+    """Run it and print; returns the exit status."""
+    measure = _measure(given)
+    most = whole("tune.most", given.most, minimum=1, maximum=1024)
+    print(f"measuring, {given.budget:g} s at the most" if not given.exhaustive else
+          f"measuring {len(exhaustive(most))} settings", file=sys.stderr, flush=True)
+
+    def reason(point: Point) -> Reason:
+        return reason_of(point, gil=measure.gil, cores=os.cpu_count() or 1)
+
+    found = _sweep(measure, most) if given.exhaustive else Search(
+        measure, budget=given.budget, most=most, told=_tell, enough=lambda point: reason(point).bound == "feed-bound").run()
+    if not found.of(found.best):
+        print(f"wsengine tune: nothing could be measured: {found.points[0].problem}", file=sys.stderr)
+        return 1
+    best, first = reason(found.typical(found.best)), reason(found.typical(found.points[0].setting))
+    about = {"target": measure.target, "kind": measure.kind, "gil": measure.gil}
+    print(json.dumps(figures(found, best, first, about), indent=1) if given.json else
+          "\n".join(lines(found, best, first)), file=stream, flush=True)
+    return 0
+
+
+def in_words_of_the_command(error: ConfigurationError | InvalidURI) -> str:
+    """The error of an option object, with the option named as the user has typed it."""
+    if isinstance(error, InvalidURI):
+        return str(error)
+    name = error.path.rpartition(".")[2].replace("_", "-")
+    return f"{'' if name == 'target' else f'--{name} '}{error.value}: {error.remedy}"
+
+
+def _measure(given: argparse.Namespace) -> Measure:
+    if (given.target is None) == (given.handler is None):
+        raise ConfigurationError("tune.target", given.target or "", "give a pipeline as MODULE:PIPELINE, or a function by "
+                                 "--handler, and not both")
+    if given.chunk and given.handler is None:
+        raise ConfigurationError("tune.chunk", "", "leave it out; a pipeline says by itself how its handler is called")
+    if given.url is not None:
+        parse_uri(given.url)
+    if given.recording is not None:
+        load_recording(given.recording)
+    whole("tune.size", given.size, minimum=MINIMUM_TRADE, maximum=LARGEST)
+    target = given.target or given.handler
+    kind = "pipeline" if given.handler is None else "chunk" if given.chunk else "message"
+    load(target, kind)                       # so that a wrong name is an error here, and at once
+    return Measure(target, kind, size=given.size, recording=given.recording, rate=given.rate or None, url=given.url,
+                   seconds=given.seconds, warmup=given.warmup)
+
+
+def _sweep(measure: Measure, most: int) -> Found:
+    found = Found()
+    for setting in exhaustive(most):
+        found.points.append(measure(setting))
+        _tell(found.points[-1])
+    found.best = max(found.settings(), key=found.rate)
+    return found
+
+
+def _tell(point: Point) -> None:
+    print(f"{point.setting}: {point.problem or f'{point.rate:,.0f} msg/s'}", file=sys.stderr, flush=True)

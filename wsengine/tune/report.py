@@ -1,0 +1,73 @@
+"""What `wsengine tune` has found, for people and as JSON. The figures are made elsewhere."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from wsengine.tune.setting import Setting
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from wsengine.tune.reason import Reason
+    from wsengine.tune.search import Found
+
+__all__ = ["figures", "lines"]
+
+
+def figures(found: Found, reason: Reason, first: Reason, about: dict[str, Any]) -> dict[str, Any]:
+    """All of it, for JSON. `reason`: at the recommended setting; `first`: with one processor."""
+    return {
+        "command": "tune", **about,
+        "machine": {"cores": os.cpu_count(), "system": platform.system(), "architecture": platform.machine()},
+        "recommended": found.best.settings(), "reason": asdict(reason), "reason_with_one_processor": asdict(first),
+        "settings": [{"setting": one.settings(), "rate": found.rate(one), "measured": len(found.of(one))}
+                     for one in found.settings()],
+        "points": [point.figures() for point in found.points], "seconds": found.seconds, "cut": found.cut,
+    }
+
+
+def lines(found: Found, reason: Reason, first: Reason) -> Iterator[str]:
+    """The same for people."""
+    yield f"{'':2}{'setting':<70} {'msg/s':>12}  {'p50':>9} {'p99':>9}  running   GIL  core  blocked  idle"
+    for setting in found.settings():
+        mark = "→" if setting == found.best else " "
+        points = found.of(setting)
+        if not points:
+            problem = next(point.problem for point in found.points if point.setting == setting)
+            yield f"{mark} {setting!s:<70} {problem}"
+            continue
+        point = found.typical(setting)
+        share = point.shares.get("processor")
+        shown = "" if share is None else (f"{share.running:>7.0%} {share.gil:>5.0%} {share.core:>5.0%} "
+                                          f"{share.blocked:>8.0%} {share.idle:>5.0%}")
+        yield (f"{mark} {setting!s:<70} {found.rate(setting):>12,.0f}  {_time(point.latency_p50):>9} "
+               f"{_time(point.latency_p99):>9}  {shown}")
+    yield ""
+    yield f"{len(found.points)} measurements in {found.seconds:.0f} s" + (
+        "; the budget was used up before all was tried: give more by --budget" if found.cut else "")
+    failed = max((point.failed for point in found.of(found.best)), default=0.0)
+    if failed:
+        yield f"WARNING  {failed:.1%} of the messages failed: their handler raised, or failed them"
+    yield ""
+    yield f"Recommended: {_shown(found.best)}"
+    yield f"It is {reason.bound}: {reason.evidence}."
+    yield f"What would help: {reason.remedy}."
+    if found.best.concurrency > 1 and first.bound != reason.bound:
+        yield f"With one processor it is {first.bound}: {first.evidence}."
+
+
+def _shown(setting: Setting) -> str:
+    """As it is written in a program; what has its default is left out."""
+    plain = Setting()
+    options = [f"{name}={getattr(setting, name)}" for name in ("concurrency", "min_demand", "max_demand")
+               if name == "concurrency" or getattr(setting, name) != getattr(plain, name)]
+    queue = "" if setting.max_queue == plain.max_queue else f", max_queue={setting.max_queue}"
+    return f"processors=Processors({', '.join(options)}){queue}"
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds * 1e3:,.1f} ms" if seconds >= 1e-3 else f"{seconds * 1e6:,.0f} µs"

@@ -1,0 +1,76 @@
+"""The user's handler, found by its name, as a pipeline that takes another feed and other settings than its own.
+
+Nothing of the user's producers is ever started: the pipeline is given one of ours before it starts.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from wsengine.errors import ConfigurationError
+from wsengine.pipeline.pipeline import Pipeline
+from wsengine.testing.dummy import DummyProducer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["load"]
+
+
+def load(name: str, kind: str) -> Pipeline:
+    """The pipeline that is meant by `module:name`, not started.
+
+    Args:
+        name: of a Pipeline, the class or an object; or of a function.
+        kind: "pipeline"; "message", a function that is called once a message; "chunk", one that is given a list.
+
+    Raises:
+        ConfigurationError: the module can't be imported, has no such name, or it is none of these.
+    """
+    path = f"tune.{'target' if kind == 'pipeline' else 'handler'}"
+    found = _found(path, name)
+    if kind == "pipeline":
+        return _pipeline(path, name, found)
+    if not callable(found) or inspect.isclass(found):
+        raise ConfigurationError(path, name, "give a function (message), or a pipeline as TARGET")
+    return _of_function(found, kind)
+
+
+def _found(path: str, name: str) -> Any:
+    module, colon, attribute = name.partition(":")
+    if not (module and colon and attribute):
+        raise ConfigurationError(path, name, "give it as module:name")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # as `python -m` does
+    try:
+        found: Any = importlib.import_module(module)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+    except Exception as error:
+        raise ConfigurationError(path, name, f"make it importable ({type(error).__name__}: {error})") from error
+    return found
+
+
+def _pipeline(path: str, name: str, found: Any) -> Pipeline:
+    if isinstance(found, Pipeline):
+        return found
+    if not inspect.isclass(found) or not issubclass(found, Pipeline):
+        raise ConfigurationError(path, name, "give a Pipeline, the class or an object, or --handler module:function")
+    required = [one.name for one in inspect.signature(found).parameters.values()
+                if one.default is one.empty and one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)]
+    try:
+        return found(*[DummyProducer()] * len(required[:1]))
+    except Exception as error:
+        raise ConfigurationError(
+            path, name, f"give an object of it ({name.partition(':')[0]}:NAME), for the class can't be called with a "
+            f"producer alone ({type(error).__name__}: {error})") from error
+
+
+def _of_function(function: Callable[[Any], Any], kind: str) -> Pipeline:
+    hook = "handle_message" if kind == "message" else "handle_messages"
+    made: type[Pipeline] = type("Tuned", (Pipeline,), {hook: lambda self, given: function(given)})
+    return made(DummyProducer())
