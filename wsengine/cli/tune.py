@@ -7,7 +7,11 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from wsengine.cli.arguments import duration, rate, whole_number
@@ -52,11 +56,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     option("--most", type=whole_number, default=64, metavar="N", help="processors to try at the most (64)")
     option("--exhaustive", action="store_true", help="measure every setting of a grid instead, whatever it takes")
     option("--json", action="store_true", help="everything as JSON instead of the report")
+    option("--out", metavar="FOLDER", help="also write report.html, its pictures as PNG files, and report.json there")
 
 
 def run(given: argparse.Namespace, stream: TextIO) -> int:
     """Run it and print; returns the exit status."""
     measure = _measure(given)
+    folder = None if given.out is None else prepared(given.out)
     most = whole("tune.most", given.most, minimum=1, maximum=1024)
     print(f"measuring, {given.budget:g} s at the most" if not given.exhaustive else
           f"measuring {len(exhaustive(most))} settings", file=sys.stderr, flush=True)
@@ -70,10 +76,39 @@ def run(given: argparse.Namespace, stream: TextIO) -> int:
         print(f"wsengine tune: nothing could be measured: {found.points[0].problem}", file=sys.stderr)
         return 1
     best, first = reason(found.typical(found.best)), reason(found.typical(found.points[0].setting))
-    about = {"target": measure.target, "kind": measure.kind, "gil": measure.gil}
-    print(json.dumps(figures(found, best, first, about), indent=1) if given.json else
-          "\n".join(lines(found, best, first)), file=stream, flush=True)
+    about = {"target": measure.target, "kind": measure.kind, "gil": measure.gil, "python": platform.python_version()}
+    written = json.dumps(figures(found, best, first, about), indent=1)
+    print(written if given.json else "\n".join(lines(found, best, first)), file=stream, flush=True)
+    if folder is not None:
+        from wsengine.tune.files import write
+
+        path = write(folder, found, best, first, about=_about(measure), figures=written)
+        print(f"wsengine tune: written: {path}", file=sys.stderr)
     return 0
+
+
+def prepared(folder: str) -> Path:
+    """The folder that a report goes to, made if it is not there, before anything is measured.
+
+    Raises:
+        ConfigurationError: it can't be made or written to, or what draws pictures is not installed.
+    """
+    if find_spec("matplotlib") is None:
+        raise ConfigurationError("tune.out", folder, "install what draws the pictures first: pip install 'wsengine[tune]'")
+    path = Path(folder)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        (path / "report.json").touch()
+    except OSError as error:
+        raise ConfigurationError("tune.out", folder, f"give a folder that can be written to ({error.strerror})") from None
+    return path
+
+
+def _about(measure: Measure) -> str:
+    """What was tuned, on what, and when."""
+    fed = measure.url or measure.recording or f"made-up trades of {measure.size} bytes"
+    return (f"{measure.target} on {fed}; Python {platform.python_version()}{'' if measure.gil else ' without the GIL'}, "
+            f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}; {time.strftime('%Y-%m-%d %H:%M')}")
 
 
 def in_words_of_the_command(error: ConfigurationError | InvalidURI) -> str:

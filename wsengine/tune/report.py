@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from wsengine.tune.reason import Reason
     from wsengine.tune.search import Found
 
-__all__ = ["figures", "lines"]
+__all__ = ["figures", "lines", "said", "time_text"]
 
 
 def figures(found: Found, reason: Reason, first: Reason, about: dict[str, Any]) -> dict[str, Any]:
@@ -44,24 +44,31 @@ def lines(found: Found, reason: Reason, first: Reason) -> Iterator[str]:
         share = point.shares.get("processor")
         shown = "" if share is None else (f"{share.running:>7.0%} {share.gil:>5.0%} {share.core:>5.0%} "
                                           f"{share.blocked:>8.0%} {share.idle:>5.0%}")
-        yield (f"{mark} {setting!s:<70} {found.rate(setting):>12,.0f}  {_time(point.latency_p50):>9} "
-               f"{_time(point.latency_p99):>9}  {shown}")
+        yield (f"{mark} {setting!s:<70} {found.rate(setting):>12,.0f}  {time_text(point.latency_p50):>9} "
+               f"{time_text(point.latency_p99):>9}  {shown}")
     yield ""
     yield f"{len(found.points)} measurements in {found.seconds:.0f} s" + (
         "; the budget was used up before all was tried: give more by --budget" if found.cut else "")
-    failed = max((point.failed for point in found.of(found.best)), default=0.0)
-    if failed:
-        yield f"WARNING  {failed:.1%} of the messages failed: their handler raised, or failed them"
     yield ""
-    yield f"Recommended: {_shown(found.best)}"
+    recommended, *sentences = said(found, reason, first)
+    yield f"Recommended: {recommended}"
+    yield from sentences
+
+
+def said(found: Found, reason: Reason, first: Reason) -> Iterator[str]:
+    """What is recommended, as it is written in a program; then why, a sentence each."""
+    yield _shown(found.best)
     yield f"It is {reason.bound}: {reason.evidence}."
     yield f"What would help: {reason.remedy}."
     if found.best.concurrency > 1 and first.bound != reason.bound:
         yield f"With one processor it is {first.bound}: {first.evidence}."
+    failed = max((point.failed for point in found.of(found.best)), default=0.0)
+    if failed:
+        yield f"WARNING  {failed:.1%} of the messages failed: their handler raised, or failed them."
 
 
 def _shown(setting: Setting) -> str:
-    """As it is written in a program; what has its default is left out."""
+    """What has its default is left out."""
     plain = Setting()
     options = [f"{name}={getattr(setting, name)}" for name in ("concurrency", "min_demand", "max_demand")
                if name == "concurrency" or getattr(setting, name) != getattr(plain, name)]
@@ -69,5 +76,6 @@ def _shown(setting: Setting) -> str:
     return f"processors=Processors({', '.join(options)}){queue}"
 
 
-def _time(seconds: float) -> str:
+def time_text(seconds: float) -> str:
+    """A time in words that are short."""
     return f"{seconds * 1e3:,.1f} ms" if seconds >= 1e-3 else f"{seconds * 1e6:,.0f} µs"

@@ -1,0 +1,124 @@
+"""The report of `wsengine tune` as files: a page that stands alone, its pictures, the figures; how a browser shows it."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import shutil
+import struct
+import subprocess
+from html.parser import HTMLParser
+
+import pytest
+
+from wsengine.tune.reason import Reason
+from wsengine.tune.search import Found
+from wsengine.tune.setting import Point, Setting
+from wsengine.tune.shares import Shares
+
+pytest.importorskip("matplotlib", reason="matplotlib draws the pictures: pip install 'wsengine[tune]'")
+
+from wsengine.tune.files import write
+from wsengine.tune.plots import COLOURS, PICTURES, along_concurrency
+
+REASON = Reason("GIL-bound", "processors wait for the GIL for 50% & more", "cheaper <handlers>")
+FIRST = Reason("I/O-bound", "processors wait for something outside for 90%", "more processors")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@pytest.fixture
+def found():
+    def point(number, rate, **more):
+        processor = Shares(0.2, 0.1 * number, 0.1, 0.6 - 0.1 * number, 0.1)
+        return Point(Setting(concurrency=number, **more), rate=rate, latency_p50=0.01, latency_p99=0.05 / number,
+                     shares={"processor": processor, "reader": Shares(0.3, idle=0.7)},
+                     threads={"processor": number, "reader": 1})
+
+    points = [point(1, 1000.0), point(2, 2000.0), point(4, 4000.0), point(4, 3900.0, max_demand=10),
+              Point(Setting(concurrency=8), problem="it <hangs>")]
+    return Found(points, best=Setting(concurrency=4), seconds=12.0)
+
+
+@pytest.fixture
+def folder(tmp_path, found):
+    write(tmp_path, found, REASON, FIRST, about="shop:handle on <trades>", figures=json.dumps({"command": "tune"}))
+    return tmp_path
+
+
+class Page(HTMLParser):
+    """The tags that are open at the end, the sources of pictures, and the rows of the table."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.sources, self.rows, self.links = [], [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+        self.sources += [attributes["src"]] if "src" in attributes else []
+        self.links += [attributes["href"]] if "href" in attributes else []
+        self.rows += [attributes.get("class")] if tag == "tr" else []
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_the_page_stands_alone_and_is_whole(folder):
+    text = (folder / "report.html").read_text(encoding="utf-8")
+    page = Page(text)
+    assert page.open == []
+    assert len(page.sources) == len(PICTURES)
+    assert all(source.startswith("data:image/png;base64,") for source in page.sources)
+    assert page.links == []
+    assert not re.search(r"https?://|@import|url\(", text)
+    assert page.rows == [None, None, None, "best", None, None]
+
+
+def test_what_it_says_is_text_and_not_markup(folder):
+    text = (folder / "report.html").read_text(encoding="utf-8")
+    for said in ("shop:handle on &lt;trades&gt;", "processors=Processors(concurrency=4)", "50% &amp; more",
+                 "it &lt;hangs&gt;", "cheaper &lt;handlers&gt;", "With one processor it is I/O-bound"):
+        assert said in text
+
+
+def test_the_pictures_are_files_too_and_the_figures_stand_beside_them(folder):
+    for name in PICTURES:
+        data = (folder / f"{name}.png").read_bytes()
+        assert data.startswith(b"\x89PNG\r\n\x1a\n")
+        assert struct.unpack(">II", data[16:24]) == (880, 462)
+    assert json.loads((folder / "report.json").read_text()) == {"command": "tune"}
+
+
+def test_pictures_over_concurrency_show_what_differs_in_nothing_else(found):
+    assert [one.concurrency for one in along_concurrency(found)] == [1, 2, 4]
+
+
+def test_it_is_written_over_an_older_one(folder, found):
+    before = (folder / "throughput.png").read_bytes()
+    found.points[0] = Point(Setting(), rate=5000.0)
+    write(folder, found, REASON, FIRST, about="again", figures="{}")
+    assert (folder / "throughput.png").read_bytes() != before
+    assert "again" in (folder / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed: nothing to look at the page with")
+def test_a_browser_shows_the_plots(folder):
+    """Each colour of the shares covers an area in the picture of the page, and the accent marks what is recommended."""
+    from PIL import Image
+
+    shot = folder / "shot.png"
+    options = ("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--force-device-scale-factor=1",
+               "--window-size=1200,2600", f"--user-data-dir={folder / 'profile'}", f"--screenshot={shot}")
+    done = subprocess.run([CHROMIUM, *options, (folder / "report.html").as_uri()], capture_output=True, timeout=90, check=False)
+    assert shot.exists(), done.stderr.decode(errors="replace")
+    with Image.open(io.BytesIO(shot.read_bytes())) as image:
+        assert image.size == (1200, 2600)
+        pixels = dict((colour, count) for count, colour in image.convert("RGB").getcolors(1 << 24))
+    for name, colour in {**COLOURS, "recommended": "#CC3311"}.items():
+        wanted = tuple(bytes.fromhex(colour[1:]))
+        near = sum(count for pixel, count in pixels.items()
+                   if all(abs(a - b) <= 2 for a, b in zip(pixel, wanted, strict=True)))
+        assert near > 500, (name, near)
