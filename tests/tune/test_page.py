@@ -112,7 +112,8 @@ def test_a_browser_shows_the_plots(folder):
     shot = folder / "shot.png"
     options = ("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--force-device-scale-factor=1",
                "--window-size=1200,2600", f"--user-data-dir={folder / 'profile'}", f"--screenshot={shot}")
-    done = subprocess.run([CHROMIUM, *options, (folder / "report.html").as_uri()], capture_output=True, timeout=90, check=False)
+    command = [CHROMIUM, *options, (folder / "report.html").as_uri()]
+    done = subprocess.run(command, capture_output=True, timeout=90, check=False)
     assert shot.exists(), done.stderr.decode(errors="replace")
     with Image.open(io.BytesIO(shot.read_bytes())) as image:
         assert image.size == (1200, 2600)
