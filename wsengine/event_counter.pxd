@@ -1,7 +1,7 @@
 # The design page of event_counter: a telemetry handler that counts without Python's help.
 #
 # Belongs here: the count. Does not: who listens to what (telemetry), nor which events may be counted without being put
-# together (pipeline/message_counters). It is of telemetry's layer, and imports nothing.
+# together (pipeline/listeners). It is of telemetry's layer, and imports nothing.
 from libc.stdint cimport int64_t
 from libcpp.atomic cimport atomic, memory_order_relaxed
 

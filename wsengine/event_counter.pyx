@@ -10,9 +10,10 @@ cdef class EventCounter:
         handled = EventCounter()
         telemetry.attach("handled", telemetry.MESSAGE_STOP, handled)
 
-    It is called as any handler. Where nothing but counters listens to MESSAGE_START, _STOP and _EXCEPTION, though, those
-    events are counted without being put together: a count then costs a message some nanoseconds, where a function in
-    Python costs more than the rest of the message's way.
+    It is called as any handler. Where nothing but counters listens to the start, the stop and the exception of a message,
+    a chunk, a batcher or a batch, though, those are counted without being put together. A count then costs a message some
+    nanoseconds, or, without the GIL and with several threads that count, some dozen; a function in Python costs more than
+    the rest of the message's way. What is attached or detached while a chunk is handled is heeded from the next on.
 
     One counter may be attached to several events, of which it counts the sum. Thread-safe.
 

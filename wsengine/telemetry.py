@@ -13,7 +13,8 @@ two mappings, which they may read and keep, and must not change.
 How it is built: one dictionary, event -> handlers, that is never changed. Attaching and detaching replace it by a new
 one, under a lock; whoever executes an event reads the current one, without a lock, and finds either nothing, which is
 the whole cost of an event that nobody listens to, or a tuple that cannot change under its feet. Hence a handler that is
-detached while an event is being executed may still be called once by that execution.
+detached while an event is being executed may still be called once by that execution; an EventCounter may count what is left
+of a chunk.
 
 The contract is that of the `telemetry` library of Erlang, with three additions: the order is guaranteed, a handler that
 fails may be kept, and the metadata of a failure say whether it was.
@@ -81,8 +82,8 @@ __all__ = [
     "MESSAGE_RETRY", "MESSAGE_START", "MESSAGE_STOP", "PARTITION_DROP", "PARTITION_HIGH", "PARTITION_LOW",
     "PROCESSOR_EXCEPTION", "PROCESSOR_OVERDUE", "PROCESSOR_START", "PROCESSOR_STOP", "QUEUE_EVENTS", "TOPOLOGY_INIT",
     "WORKER_REPLACED", "Event", "HandlerExists", "HandlerFunction", "HandlerInfo", "HandlerNotFound", "Span",
-    "all_events", "attach", "attach_many", "attached", "connection_event", "detach", "exception_metadata", "execute",
-    "functions", "list_handlers", "listening", "queue_event", "span",
+    "all_events", "attach", "attach_many", "attached", "changes", "connection_event", "detach", "exception_metadata",
+    "execute", "functions", "list_handlers", "listening", "queue_event", "span",
 ]
 
 Event: TypeAlias = tuple[str, ...]
@@ -219,6 +220,8 @@ _Table: TypeAlias = dict[Event, tuple[_Handler, ...]]
 
 # The current table. The dictionary itself is never changed, and no event stands in it with an empty tuple.
 _table: _Table = {}
+# How often that has been done.
+_changes = 0
 _numbers = itertools.count()
 # Held to replace _table and to count failures; never to read _table. Re-entrant, because a signal handler or a
 # finalizer may execute, attach or detach in the very thread that is inside (see _replace).
@@ -345,7 +348,7 @@ def _without(table: _Table, handler: _Handler) -> _Table:
 
 
 def _replace(change: Callable[[_Table], _Table]) -> None:
-    global _table
+    global _table, _changes
     with _lock:
         while True:
             old = _table
@@ -354,6 +357,7 @@ def _replace(change: Callable[[_Table], _Table]) -> None:
             # within `change`; then this change starts again from theirs.
             if _table is old:
                 _table = new
+                _changes += 1                # behind it: who sees the new number sees the new table
                 return
 
 
@@ -428,9 +432,17 @@ def attached() -> Mapping[Event, object]:
     return _table
 
 
-def functions(event: Event) -> tuple[HandlerFunction, ...]:
-    """The functions that an execution of `event` would call now, in that order. May be called from any thread."""
-    return tuple([handler.function for handler in _table.get(event, ())])
+def functions(*events: Event) -> tuple[tuple[HandlerFunction, ...], ...]:
+    """For each event the functions that its execution would call, in that order; all as it stands at one moment. May be
+    called from any thread."""
+    table = _table
+    return tuple([tuple([handler.function for handler in table.get(event, ())]) for event in events])
+
+
+def changes() -> int:
+    """How often something has been attached or detached. Whoever asks for `functions` over and over keeps the answer for as
+    long as this number, asked for before, stays the same."""
+    return _changes
 
 
 def execute(

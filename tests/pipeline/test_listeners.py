@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 
 import pytest
@@ -13,15 +14,28 @@ from wsengine.testing import capture
 EVENTS = (telemetry.MESSAGE_START, telemetry.MESSAGE_STOP, telemetry.MESSAGE_EXCEPTION)
 
 
+@pytest.fixture(autouse=True)
+def detached():
+    """Whatever comes of a test, none of its counters listens to the next one's."""
+    yield
+    for one in telemetry.list_handlers():
+        if isinstance(one.function, EventCounter):
+            with contextlib.suppress(telemetry.HandlerNotFound):
+                telemetry.detach(one.handler_id)
+
+
+def attached(events):
+    """A counter attached to each event."""
+    made = {event: EventCounter() for event in events}
+    for event, counter in made.items():
+        telemetry.attach(event, event, counter)
+    return made
+
+
 @pytest.fixture
 def counters():
     """A counter attached to each event of a message."""
-    made = {event: EventCounter() for event in EVENTS}
-    for event, counter in made.items():
-        telemetry.attach(event, event, counter)
-    yield made
-    for event in EVENTS:
-        telemetry.detach(event)
+    return attached(EVENTS)
 
 
 def counted(counters):
@@ -100,17 +114,13 @@ def test_chunks_and_batches_are_counted_the_same(launch, book, watched):
         if messages[0].data == "bad":
             raise ValueError("bad")
 
-    made = {event: EventCounter() for event in SPANS}
+    made = attached(SPANS)
     with capture(*(SPANS if watched else (telemetry.TOPOLOGY_INIT,))) as seen:
-        for event, counter in made.items():
-            telemetry.attach(event, event, counter)
         pipeline = launch(handle_batch=handle_batch, batchers={"default": Batcher(batch_size=1)})
-        for data in ("good", "bad", "good"):
+        for count, data in enumerate(("good", "bad", "good"), 1):
             pipeline.push_messages(book.messages([data]))
-            book.wait(book.total + 1)
+            book.wait(count)
         pipeline.stop()
-        for event in SPANS:
-            telemetry.detach(event)
     assert [made[event].value for event in SPANS] == [3, 3, 0, 3, 3, 3, 2, 1]
     if watched:
         assert [len(seen.of(event)) for event in SPANS] == [3, 3, 0, 3, 3, 3, 2, 1]
@@ -120,16 +130,40 @@ def test_a_handler_of_chunks_that_raises_is_counted_as_an_exception(launch, book
     def handle_messages(messages):
         raise ValueError("bad")
 
-    made = {event: EventCounter() for event in SPANS[:3]}
-    for event, counter in made.items():
-        telemetry.attach(event, event, counter)
+    made = attached(SPANS[:3])
     pipeline = launch(handle_message=None, handle_messages=handle_messages)
     pipeline.push_messages(book.messages([1]))
     book.wait(1)
     pipeline.stop()
-    for event in made:
-        telemetry.detach(event)
     assert [counter.value for counter in made.values()] == [1, 0, 1]
+
+
+@pytest.mark.parametrize("watched", [False, True])
+def test_batches_that_a_function_sizes_or_time_completes_are_counted_the_same(launch, book, watched):
+    made = attached(SPANS)
+    with capture(*(SPANS if watched else (telemetry.TOPOLOGY_INIT,))) as seen:
+        sized = Batcher(batch_size=(0, lambda message, count: ("emit", 0)), max_demand=10)
+        pipeline = launch(lambda message: setattr(message, "batcher", message.data),
+                          handle_batch=lambda messages, info: None,
+                          batchers={"sized": sized, "timed": Batcher(batch_size=1000, batch_timeout=0.01)})
+        for count, data in enumerate(("sized", "timed"), 1):
+            pipeline.push_messages(book.messages([data]))
+            book.wait(count)
+        pipeline.stop()
+    assert [made[event].value for event in SPANS] == [2, 2, 0, 3, 3, 2, 2, 0]  # the time-out is one of the batcher's
+    if watched:
+        assert [len(seen.of(event)) for event in SPANS] == [2, 2, 0, 3, 3, 2, 2, 0]
+
+
+def test_a_counter_of_one_event_beside_a_function_of_another(launch, book, counters):
+    telemetry.detach(telemetry.MESSAGE_STOP)
+    with capture(telemetry.MESSAGE_STOP) as seen:
+        pipeline = launch(handle_message)
+        pipeline.push_messages(book.messages(DATA))
+        book.wait(len(DATA))
+        pipeline.stop()
+    assert counted(counters) == [8, 0, 3]
+    assert len(seen.of(telemetry.MESSAGE_STOP)) == 5
 
 
 def test_a_handler_attached_later_sees_the_next_chunk_and_counters_go_on(launch, book, counters):
@@ -179,11 +213,11 @@ def test_a_counter_is_called_as_any_handler_and_counts_across_threads_and_resets
 
 def test_functions_are_those_that_would_be_called_in_that_order():
     event = ("tests", "functions")
-    assert telemetry.functions(event) == ()
+    assert telemetry.functions(event) == ((),)
     first, second = EventCounter(), EventCounter()
     telemetry.attach("first", event, first)
     telemetry.attach("second", event, second)
-    assert telemetry.functions(event) == (first, second)
+    assert telemetry.functions(event, ("tests", "others")) == ((first, second), ())
     telemetry.detach("first")
     telemetry.detach("second")
-    assert telemetry.functions(event) == ()
+    assert telemetry.functions(event) == ((),)

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 __all__ = ["add_options", "in_words_of_the_command", "run"]
 
+#: What a pipeline with one processor may be bound by that none of the settings changes.
+NOT_TUNED = ("feed-bound", "batcher-bound")
 #: Bytes of the largest payload: the default of a producer's `max_size`.
 LARGEST = 1 << 20
 
@@ -71,7 +73,7 @@ def run(given: argparse.Namespace, stream: TextIO) -> int:
         return reason_of(point, gil=measure.gil, cores=os.cpu_count() or 1)
 
     found = _sweep(measure, most) if given.exhaustive else Search(
-        measure, budget=given.budget, most=most, told=_tell, enough=lambda point: reason(point).bound == "feed-bound").run()
+        measure, budget=given.budget, most=most, told=_tell, enough=lambda point: reason(point).bound in NOT_TUNED).run()
     if not found.of(found.best):
         print(f"wsengine tune: nothing could be measured: {found.points[0].problem}", file=sys.stderr)
         return 1

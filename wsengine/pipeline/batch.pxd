@@ -1,7 +1,7 @@
 # The design page of batch: messages of one key on their way from the first that joined to their acknowledgement.
 #
-# Belongs here: what a batch is and what `handle_batch` is told of it. Does not: when it is complete, and who is next
-# (batcher); what becomes of it (batch_processor).
+# Belongs here: what a batch is and what `handle_batch` is told of it. Does not: when it is complete (batcher), who is
+# next (lane); what becomes of it (batch_processor).
 from libc.stdint cimport int64_t
 from wsengine.pipeline.chunk cimport Chunk
 

@@ -1,6 +1,6 @@
 # The design page of batch_processor: the loop that takes complete batches, runs handle_batch and acknowledges.
 #
-# Belongs here: its wait, its turn of callbacks, its figures. Does not: which batch is next (batcher), what the callbacks
+# Belongs here: its wait, its turn of callbacks, its figures. Does not: which batch is next (lane), what the callbacks
 # make of it (callbacks), who acknowledges it (chunk). A BatchProcessor belongs to its thread; its figures may be read from
 # any.
 from libc.stdint cimport int64_t, uint64_t

@@ -64,7 +64,7 @@ cdef class BatcherStage:
     cdef bint relieving              # the same, unless a batch is complete by then: the pipeline is full
     cdef bint ending, closed         # its thread shall leave; nothing more is accepted
     cdef int64_t wake_ns             # when its thread will look by itself
-    cdef readonly Py_ssize_t failed  # messages that the size function failed; its thread
+    cdef readonly Py_ssize_t failed  # messages that could join no batch, for their key or by a function of the user's
 
     cdef list give(self, list messages, int partition)
     cdef dict by_partition(self, list messages)

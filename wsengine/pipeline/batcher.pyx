@@ -473,11 +473,15 @@ cdef class BatcherStage:
     cdef tuple tell_start(self, list messages):
         """What `tell_stop` is to be given, None if nobody listens. Whatever is thrown into the thread from outside here, the
         messages have to be accepted: nobody else has them."""
-        cdef Listeners listeners
+        cdef Listeners known, listeners
         cdef int64_t started
         try:
             with self.lock:
-                listeners = self.listeners = current(self.listeners)
+                known = self.listeners
+            listeners = current(known)           # outside: it runs Python
+            if listeners is not known:
+                with self.lock:
+                    self.listeners = listeners
             if listeners.counted:
                 listeners.start()
                 return 0, listeners

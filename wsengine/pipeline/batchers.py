@@ -1,4 +1,4 @@
-"""The options of one of a pipeline's batchers. How it works stands in `batcher`."""
+"""The options of one of a pipeline's batchers. How it works stands in `batcher`, `sized_batcher` and `lane`."""
 
 from __future__ import annotations
 

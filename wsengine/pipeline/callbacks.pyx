@@ -211,7 +211,8 @@ cdef list to_retry(object retry, list messages, int retries):
 
 
 cdef call_watched(Crew crew, Chunk chunk, list messages, Py_ssize_t first, dict where, uint64_t* ticks, Listeners listeners):
-    """The same with telemetry for each message (reference §7.3). What nobody listens to is not put together."""
+    """The same with telemetry for each message (reference §7.3). What nobody listens to is not put together, but for
+    exceptions."""
     cdef Message message
     cdef Py_ssize_t i, n = len(messages)
     cdef int64_t started, now
@@ -247,7 +248,8 @@ cdef call_watched(Crew crew, Chunk chunk, list messages, Py_ssize_t first, dict 
         now = monotonic_ns()
         if problem is not None:
             execute(MESSAGE_EXCEPTION, {"duration": now - started, "monotonic_time": now},
-                    {**where, "message": message, "telemetry_span_context": span, **telemetry.exception_metadata(problem)})
+                    {**where, "message": messages[i], "telemetry_span_context": span,
+                     **telemetry.exception_metadata(problem)})
         else:
             listeners = current(listeners)
         if problem is None and (listeners.stop_called or listeners.counted):

@@ -147,12 +147,14 @@ cdef class Crew:
 
     cdef bint relieve(self):
         """Nothing is left to claim: if a source waits for room all the same, what is held waits in batches for messages that
-        cannot come, and has to go. True: look again soon, for the pipeline is full, and nobody tells of what changes then: a
-        source begins to wait, or the batches that are complete, which go first, have gone."""
+        cannot come, and has to go. True: look again soon, for the pipeline is full of what waits in batches, and nobody tells
+        of what changes then: a source begins to wait, or the batches that are complete, which go first, have gone."""
+        if self.held.load(memory_order_relaxed):
+            return False                         # whoever lets go tells
         if self.account.c.starves() and self.all_idle():
             for stage in self.batchers.values():
                 stage.relieve()
-        return self.account.c.starves() or not self.account.c.admits()
+        return (self.account.c.starves() or not self.account.c.admits()) and self.nobody_busy()
 
     cdef bint all_idle(self):
         cdef Sources share

@@ -4,7 +4,7 @@ from wsengine import telemetry
 cimport cython
 from wsengine.event_counter cimport EventCounter
 
-cdef object ATTACHED = telemetry.attached
+cdef object CHANGES = telemetry.changes
 
 
 @cython.final
@@ -15,9 +15,10 @@ cdef class Listeners:
 cdef Listeners listeners_of(tuple events):
     cdef Listeners made = Listeners.__new__(Listeners)
     made.events = events
-    made.table = ATTACHED()                      # first: what is attached meanwhile is seen the next time
-    made.starts, made.stops = telemetry.functions(events[0]), telemetry.functions(events[1])
-    made.exceptions = telemetry.functions(events[2]) if len(events) == 3 else ()
+    made.changes = CHANGES()                     # first: what is attached meanwhile is seen the next time
+    heard = telemetry.functions(*events)
+    made.starts, made.stops = heard[0], heard[1]
+    made.exceptions = heard[2] if len(events) == 3 else ()
     for one in made.starts + made.stops + made.exceptions:
         made.counted = True
         if not isinstance(one, EventCounter):
@@ -25,8 +26,9 @@ cdef Listeners listeners_of(tuple events):
     if made.called:
         made.start_called, made.stop_called = len(made.starts) != 0, len(made.stops) != 0
         made.counted = False
+        made.starts = made.stops = made.exceptions = ()
     return made
 
 
 cdef Listeners current(Listeners known):
-    return known if known.table is ATTACHED() else listeners_of(known.events)
+    return known if known.changes == <int64_t>CHANGES() else listeners_of(known.events)

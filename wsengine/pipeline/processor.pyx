@@ -34,7 +34,7 @@ STOPPED = "the pipeline stopped before the message was handled"
 
 cdef int64_t SOON_NS = 50000             # how long what is foretold may take to come, for one that is awake
 cdef int64_t SLICE_NS = 1000000000       # a parked processor looks up once a second, whatever became of its wake
-cdef int64_t FULL_NS = 20000000          # and sooner while open batches may be all that the pipeline is full of
+cdef int64_t FULL_NS = 20000000          # and sooner where batches may be all that the pipeline is full of
 
 cdef object PROCESSOR_START = telemetry.PROCESSOR_START
 cdef object PROCESSOR_STOP = telemetry.PROCESSOR_STOP
@@ -95,7 +95,7 @@ cdef class Processor:
                 return
             else:
                 pause = crew.pause_ns(sources, SLICE_NS)
-                if self.hands_on and crew.relieve():
+                if self.hands_on and crew.relieve() and self.index == 0:  # one who looks again is enough
                     pause = min(pause, FULL_NS)
                 with nogil:
                     crew.account.c.wake_resting()

@@ -73,7 +73,7 @@ class Search:
         budget: seconds for all of it.
         most: processors to try at the most.
         told: called with each point.
-        enough: whether a point handles all that comes, so that nothing could be gained by another.
+        enough: whether the first point says that no other setting could gain anything.
     """
 
     def __init__(self, measure: Callable[[Setting], Point], *, budget: float, most: int,
