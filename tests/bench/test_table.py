@@ -37,8 +37,9 @@ def test_medians_spreads_and_ratios_are_of_the_rounds(found):
     assert one["spread"]["messages_per_second"] == {"median": 3e6, "least": 2e6, "greatest": 4e6}
     assert one["spread"]["p50_us"]["median"] == 12.0
     assert one["roles"]["reader"]["median"] == 0.1
-    assert one["first_over_this"] == {}
-    assert peer["first_over_this"]["messages_per_second"] == {"median": 2.5, "least": 1.0, "greatest": 4.0}
+    assert one["ratios"] == {}
+    assert peer["over"] == "one"
+    assert peer["ratios"]["messages_per_second"] == {"median": 2.5, "least": 1.0, "greatest": 4.0}
     assert json.loads(json.dumps(found)) == found
 
 
@@ -70,6 +71,23 @@ def test_it_warns_where_the_machine_or_the_server_set_the_figure():
     assert len(machine) == len(server) == 1
     assert "one (1 of 2 rounds)" in machine[0]
     assert "picows (2 of 2 rounds)" in server[0]
+
+
+def test_ratios_are_of_messages_of_one_size():
+    entries = [Entry("small", Case()), Entry("large", Case(size=1024)), Entry("picows large", Case(size=1024), "picows")]
+    rounds = {"small": [a_round(9e6)], "large": [a_round(2e6)], "picows large": [a_round(1e6, client="picows")]}
+    found = summary({}, entries, rounds)
+    assert found["entries"]["picows large"]["over"] == "large"
+    assert found["entries"]["picows large"]["ratios"]["messages_per_second"]["median"] == 2.0
+    assert "large over picows large" in "\n".join(lines(found))
+
+
+def test_latencies_that_are_not_of_stamps_are_marked():
+    one = a_round(1e6, p50_us=7.0)
+    one["settings"]["stamped"] = "no"
+    shown = "\n".join(lines(summary({}, ENTRIES[:1], {"one": [one]})))
+    assert "~7.0" in shown
+    assert "~ from receive to acknowledgement" in shown
 
 
 def test_a_server_of_which_nothing_is_known_is_not_blamed():

@@ -37,6 +37,7 @@ def test_a_rate_is_kept_and_the_table_is_all_that_is_printed():
     done = run("bench", *BRIEF, "--rate", "5000")
     assert done.returncode == 0, done.stderr
     row = next(line for line in done.stdout.splitlines() if line.startswith("wsengine "))
+    assert "concurrency=1" in done.stdout.splitlines()[0]
     assert 1000 < int(row.split()[1].replace(",", "")) < 20_000
     assert "run 1 of 1" not in done.stdout
 
@@ -48,10 +49,9 @@ def test_over_tls_and_compressed(tls):
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)["entries"]
     assert list(found) == ["deflate=yes", "deflate=no"]
-    assert [one["rounds"][0]["settings"]["stamped"] for one in found.values()] == [False, True]
+    assert [one["rounds"][0]["settings"]["stamped"] for one in found.values()] == ["no", "chunk"]
     assert all(one["rounds"][0]["messages"] > 100 for one in found.values())
-    if tls == "B":
-        assert all(one["rounds"][0]["settings"]["tls_path"] == "B" for one in found.values())
+    assert all(one["rounds"][0]["settings"]["tls_path"] == tls for one in found.values())
 
 
 @pytest.mark.recording
@@ -60,7 +60,25 @@ def test_a_recording(recordings):
     assert done.returncode == 0, done.stderr
     figures = json.loads(done.stdout)["entries"]["wsengine"]["rounds"][0]
     assert figures["bytes"] / figures["messages"] > 100
-    assert not figures["settings"]["stamped"]
+    assert figures["settings"]["stamped"] == "no"
+
+
+@pytest.mark.parametrize("handler", ["message", "chunk"])
+def test_a_slow_handler_is_counted_message_by_message(handler):
+    """A chunk of a hundred would take a second, and be counted at its end."""
+    done = run("bench", *BRIEF, "--cost", "sleep:10", "--handler", handler, "--json")
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout)["entries"]["wsengine"]["rounds"][0]
+    assert 5 <= figures["messages"] <= 40
+    assert 30 < figures["messages_per_second"] < 120
+
+
+def test_at_a_rate_each_message_has_a_latency():
+    done = run("bench", *BRIEF, "--rate", "2000", "--json")
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout)["entries"]["wsengine"]["rounds"][0]
+    assert figures["settings"]["stamped"] == "message"
+    assert figures["p50_us"] <= figures["p999_us"]
 
 
 def test_a_server_somewhere_else():

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 
+import psutil
 import pytest
 
 from tests.cli.test_command import ROOT
@@ -16,7 +17,7 @@ from wsengine.tune.sampling import can_look
 
 BRIEF = ("--most", "4", "--seconds", "0.4", "--warmup", "0.2")
 HANDLERS = textwrap.dedent("""
-    import random, sys, time
+    import random, sys, threading, time
     from wsengine import Batcher, Pipeline
 
     def computes(message):
@@ -37,6 +38,35 @@ HANDLERS = textwrap.dedent("""
 
     def hangs(message):
         time.sleep(1000)
+
+    def hangs_later(message):
+        if message.seq > 10:
+            time.sleep(1000)
+
+    def always_fails(message):
+        raise KeyError("no such field")
+
+    def crowds(message):
+        global inside
+        inside += 1
+        try:
+            if inside > 2:
+                raise OSError("too many at a time")
+            time.sleep(0.005)
+        finally:
+            inside -= 1
+
+    def forks(message):
+        import subprocess
+        subprocess.Popen(["sleep", "987"])
+        time.sleep(0.5)
+
+    def threads(message):
+        one = threading.Thread(target=time.sleep, args=(0.001,))
+        one.start()
+        one.join()
+
+    inside = 0
 
     def ends(message):
         import os
@@ -70,7 +100,7 @@ def recommended(done):
     return json.loads(done.stdout)
 
 
-looked = pytest.mark.skipif(not can_look(), reason="this system does not show what threads wait for")
+looked = pytest.mark.skipif(not can_look(os.getpid()), reason="this system does not show what threads wait for")
 
 
 @looked
@@ -80,7 +110,7 @@ def test_a_handler_that_waits_wants_threads(tune):
     assert found["recommended"]["concurrency"] == 4
     for point in found["points"]:
         assert point["shares"]["processor"]["blocked"] > 0.5, point
-        assert 200 * point["setting"]["concurrency"] < point["rate"] < 510 * point["setting"]["concurrency"]
+        assert 100 * point["setting"]["concurrency"] < point["rate"] < 700 * point["setting"]["concurrency"]
     assert found["gil"] is getattr(sys, "_is_gil_enabled", lambda: True)()
 
 
@@ -124,6 +154,44 @@ def test_another_server_is_used_only_where_it_is_named(tune):
     assert found["points"][0]["server_idle"] is None
 
 
+@looked
+def test_threads_that_come_and_go_spoil_nothing(tune):
+    found = recommended(tune("--handler", "handlers:threads", *BRIEF, "--most", "1", "--json"))
+    assert all("processor" in point["shares"] for point in found["points"])
+    assert found["reason"]["bound"] != "feed-bound"
+
+
+def test_failing_fast_is_not_taken_for_being_fast(tune):
+    found = recommended(tune("--handler", "handlers:crowds", *BRIEF, "--json"))
+    assert found["recommended"]["concurrency"] <= 2, found["settings"]
+
+
+def test_what_a_handler_has_started_ends_with_the_measuring(tune):
+    assert tune("--handler", "handlers:forks", *BRIEF, "--most", "1").returncode in (0, 1)
+    assert not [one for one in psutil.process_iter(["cmdline"]) if one.info["cmdline"] == ["sleep", "987"]]
+
+
+def test_a_module_that_starts_its_pipeline_reaches_no_endpoint(tune, tmp_path):
+    with Feed.trades(rate=100) as real:
+        (tmp_path / "careless.py").write_text(
+            f"import handlers\nfrom wsengine import WebSocketProducer\n"
+            f"pipeline = handlers.Batched(WebSocketProducer({real.url!r}))\n"
+            f"pipeline.start()\n")
+        done = tune("careless:pipeline", *BRIEF)
+        assert done.returncode == 2
+        assert "start it under if __name__ == '__main__'" in done.stderr
+        assert real.log().connections == ()
+
+
+def test_a_pipeline_of_its_own_endpoint_is_tuned_without_it(tune, tmp_path):
+    with Feed.trades(rate=100) as real:
+        (tmp_path / "careful.py").write_text(
+            f"import handlers\nfrom wsengine import WebSocketProducer\n"
+            f"pipeline = handlers.Batched(WebSocketProducer({real.url!r}))\n")
+        assert tune("careful:pipeline", *BRIEF, "--most", "1").returncode == 0
+        assert real.log().connections == ()
+
+
 def test_a_budget_is_kept_and_said_to_have_been_used_up(tune):
     found = recommended(tune("--handler", "handlers:waits", *BRIEF, "--budget", "3", "--json"))
     assert found["cut"]
@@ -132,6 +200,8 @@ def test_a_budget_is_kept_and_said_to_have_been_used_up(tune):
 
 @pytest.mark.parametrize(("handler", "said"), [
     ("hangs", "no message was handled within 5 s"), ("ends", "the handler ends the process"),
+    ("hangs_later", "no message was handled in the 0.4 s measured; measure longer, by --seconds"),
+    ("always_fails", "100% of the messages fail: KeyError: 'no such field'"),
 ])
 def test_what_cannot_be_measured_is_told_in_one_line(tune, handler, said):
     done = tune("--handler", f"handlers:{handler}", *BRIEF)
@@ -149,6 +219,7 @@ def test_what_cannot_be_measured_is_told_in_one_line(tune, handler, said):
     (("--handler", "handlers:waits", "--most", "0"), "--most 0: give a whole number from 1 to 1024"),
     (("--handler", "handlers:waits", "--size", "5"), "--size 5: give a whole number from 96"),
     (("--handler", "handlers:waits", "--url", "ftp://x"), "ftp"),
+    (("--handler", "handlers:waits", "--url", "ws://127.0.0.1:1", "--rate", "5"), "--rate 5: leave it out"),
     (("--handler", "handlers:waits", "--recording", "/nowhere.gz"), "/nowhere.gz"),
 ])
 def test_what_is_wrong_is_told_in_one_line(tune, arguments, said):

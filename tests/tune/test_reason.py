@@ -11,11 +11,13 @@ from wsengine.tune.shares import Shares
 QUIET = Shares(running=0.1, idle=0.9)
 
 
-def point(processor, *, count=1, reader=QUIET, batch=None, **more):
+def point(processor, *, count=1, reader=QUIET, batch=None, busiest=None, **more):
     shares, threads = {"processor": processor, "reader": reader}, {"processor": count, "reader": 1}
+    found = {"processor": busiest or processor, "reader": reader}
     if batch is not None:
         shares["batch_processor_db"], threads["batch_processor_db"] = batch, 1
-    return Point(Setting(), rate=1000.0, shares=shares, threads=threads, **more)
+        found["batch_processor_db"] = batch
+    return Point(Setting(), rate=1000.0, shares=shares, busiest=found, threads=threads, **more)
 
 
 @pytest.mark.parametrize(("bound", "found"), [
@@ -23,6 +25,9 @@ def point(processor, *, count=1, reader=QUIET, batch=None, **more):
     ("GIL-bound", point(Shares(running=0.12, gil=0.88), count=8)),
     ("GIL-bound", point(Shares(running=0.5, core=0.5))),             # another program wants the core, too
     ("GIL-bound", point(Shares(running=0.03, gil=0.3, blocked=0.67), count=32)),
+    ("CPU-bound", point(Shares(running=0.5, core=0.45, gil=0.05), count=8)),  # numpy, say
+    ("I/O-bound", point(Shares(running=0.1, blocked=0.5, idle=0.4), count=2)),
+    ("partition-bound", point(Shares(running=0.2, idle=0.8), busiest=Shares(running=0.99), count=8, paused=0.9)),
     ("I/O-bound", point(Shares(running=0.01, blocked=0.99))),
     ("I/O-bound", point(Shares(running=0.01, gil=0.1, blocked=0.89), count=64)),
     ("feed-bound", point(Shares(running=0.1, idle=0.9), server_idle=0.9)),
@@ -43,11 +48,20 @@ def test_without_a_gil_cores_are_what_is_used_up():
     assert reason_of(point(Shares(running=0.1, blocked=0.9), count=8), gil=False, cores=4).bound == "I/O-bound"
 
 
-def test_batch_processors_count_as_threads_that_run_python():
-    found = point(Shares(running=0.2, gil=0.2, blocked=0.6), count=1, batch=Shares(running=0.75, gil=0.25))
+def test_all_threads_that_run_handlers_count():
+    found = point(Shares(running=0.2, gil=0.1, blocked=0.7), count=1, batch=Shares(running=0.75, gil=0.25))
     assert reason_of(found, gil=True, cores=4).bound == "GIL-bound"
+
+
+def test_the_busiest_batch_processor_decides_and_is_named():
+    found = point(Shares(running=0.1, idle=0.9), batch=Shares(blocked=0.9, idle=0.1), paused=0.9)
+    found.shares["batch_processor_db"] = Shares(blocked=0.25, idle=0.75)  # one of four: they have one key
+    found.busiest["batch_processor_log"] = Shares(idle=0.99)
+    reason = reason_of(found, gil=True, cores=4)
+    assert reason.bound == "batcher-bound"
+    assert "'db'" in reason.evidence
 
 
 def test_where_threads_cannot_be_looked_at_it_says_so():
     reason = reason_of(Point(Setting(), rate=1.0), gil=True, cores=4)
-    assert (reason.bound, reason.remedy) == ("unknown", "measure on Linux")
+    assert (reason.bound, reason.remedy) == ("unknown", "measure on Linux, on x86-64 or ARM64")

@@ -7,9 +7,9 @@ import textwrap
 
 import pytest
 
-from wsengine import ConfigurationError, Pipeline, Retry
+from wsengine import ConfigurationError, EngineStopped, Pipeline, Retry
 from wsengine.testing import DummyProducer
-from wsengine.tune.target import load
+from wsengine.tune.target import load, without_starts
 
 MODULE = textwrap.dedent("""
     from wsengine import Batcher, Pipeline, Processors, RateLimiting, Retry, WebSocketProducer
@@ -43,6 +43,7 @@ MODULE = textwrap.dedent("""
 def module(tmp_path, monkeypatch):
     (tmp_path / "shop.py").write_text(MODULE)
     (tmp_path / "broken.py").write_text("import nowhere_to_be_found")
+    (tmp_path / "program.py").write_text("raise SystemExit('it wants arguments')")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     yield
@@ -74,9 +75,31 @@ def test_another_producer_and_other_numbers_are_used_and_all_else_stays():
     assert pipeline.stop().drained
 
 
+def test_numbers_that_do_not_go_with_the_rest_are_refused():
+    pipeline = load("shop:Own", "pipeline")
+    with pytest.raises(ConfigurationError, match="max_queue=64"):
+        pipeline._wsengine_instead(DummyProducer(), concurrency=1, min_demand=0, max_demand=10, max_queue=64)
+
+
+def test_a_pipeline_that_runs_is_refused():
+    with load("shop:Plain", "pipeline") as running:
+        sys.modules["shop"].running = running
+        with pytest.raises(ConfigurationError, match="has not been started"):
+            load("shop:running", "pipeline")
+
+
+def test_no_pipeline_starts_while_its_module_is_imported():
+    pipeline = load("shop:Plain", "pipeline")
+    with without_starts(), pytest.raises(EngineStopped, match="__main__"):
+        pipeline.start()
+    with pipeline:
+        assert pipeline.state == "running"
+
+
 @pytest.mark.parametrize(("name", "kind", "said"), [
     ("shop", "pipeline", "give it as module:name"), (":Plain", "pipeline", "give it as module:name"),
     ("nowhere_at_all:x", "pipeline", "ModuleNotFoundError"), ("broken:x", "pipeline", "nowhere_to_be_found"),
+    ("program:x", "pipeline", "SystemExit: it wants arguments"),
     ("shop:Missing", "pipeline", "AttributeError"), ("shop:one", "pipeline", "or --handler module:function"),
     ("shop:number", "pipeline", "give a Pipeline"), ("shop:Needy", "pipeline", "give an object of it"),
     ("shop:Failing", "pipeline", "OSError: no database here"), ("shop:number", "message", "give a function"),

@@ -1,7 +1,8 @@
 """The pipeline of a case as a measured client: `python -m wsengine.bench.client URL --case JSON`, which prints one line.
 
-It is measured as the peers are (`testing/peers/window`). Latencies are those of the first message of each chunk, taken just
-before its handler is called: a look at the clock for every message would be a cost of its own.
+It is measured as the peers are (`testing/peers/window`). Under a flood, latencies are those of the first message of each
+chunk, taken just before its handler is called: a look at the clock for every message would be a cost of its own. At a rate
+they are those of all messages, taken by the handler, as with the peers.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from wsengine.bench.case import Case
 from wsengine.bench.handlers import work_of
+from wsengine.event_counter import EventCounter
 from wsengine.pipeline.pipeline import Pipeline
 from wsengine.pipeline.processors import Processors
 from wsengine.testing.peers.window import Tally, arguments, measure, report
@@ -27,6 +29,10 @@ if TYPE_CHECKING:
     from wsengine.message import Message
 
 __all__ = ["main", "pipeline_of"]
+
+
+#: Costs of which a chunk may take as long as is measured.
+SLOW = ("spin:", "sleep:")
 
 
 class Measured(Pipeline):
@@ -79,12 +85,35 @@ class WorkChunk(Measured):
             work(message.data)
 
 
-def pipeline_of(case: Case, producer: WebSocketProducer, tally: Tally, *, stamped: bool) -> Measured:
-    """The pipeline of a case, not started."""
+def then(first: Callable[[bytes], object], work: Callable[[bytes], object] | None) -> Callable[[bytes], object]:
+    """One thing, and then the work, if there is any."""
+
+    def both(payload: bytes) -> None:
+        first(payload)
+        if work is not None:
+            work(payload)
+
+    return both
+
+
+def pipeline_of(
+    case: Case, producer: WebSocketProducer, tally: Tally, *, stamped: str, counter: EventCounter | None = None
+) -> Measured:
+    """The pipeline of a case, not started.
+
+    Args:
+        stamped: "no" latencies are taken; "chunk": of the first message of each; "message": of each one, as the drivers of
+            the peers do it.
+        counter: counts each message as its work begins, where that takes so long that a chunk is too coarse.
+    """
     work = work_of(case.cost)
+    if counter is not None:
+        work = then(lambda payload: counter((), {}, {}, None), work)
+    if stamped == "message":
+        work = then(lambda payload: tally.latencies.append(time.monotonic_ns() - read_stamp(payload)), work)
     kind: type[Measured] = {("message", False): CountMessage, ("message", True): WorkMessage, ("chunk", False): CountChunk,
                             ("chunk", True): WorkChunk}[case.handler, work is not None]
-    if stamped:
+    if stamped == "chunk":
         kind = type(f"Stamped{kind.__name__}", (Stamped, kind), {})
     processors = Processors(concurrency=case.concurrency, min_demand=case.min_demand, max_demand=case.max_demand)
     return kind(producer, tally, work, processors=processors)
@@ -105,26 +134,33 @@ def main() -> None:
     parser.add_argument("--foreign", action="store_true", help="the server is not a feed of this machine")
     options = parser.parse_args()
     case = Case(**json.loads(options.case))
+    os.environ.pop("WSENGINE_TLS_PATH", None)
     if case.tls == "B":
         os.environ["WSENGINE_TLS_PATH"] = "B"
     tally = Tally(case.size)
     producer = producer_of(case, options)
-    pipeline = pipeline_of(case, producer, tally, stamped=options.stamped)
+    counter = EventCounter() if case.cost.startswith(SLOW) else None
+    stamped = ("message" if options.mode == "latency" else "chunk") if options.stamped else "no"
+    pipeline = pipeline_of(case, producer, tally, stamped=stamped, counter=counter)
 
     def read() -> tuple[int, int]:
         # The engine's own counts: with several processors `+=` loses some now and then.
-        return pipeline.stats().successful, sum(one.counts()["bytes"] for one in producer.connections)
+        count = pipeline.stats().successful if counter is None else counter.value
+        return count, sum(one.counts()["bytes"] for one in producer.connections)
 
     with pipeline:
         result = measure(read, tally.latencies, seconds=options.seconds, warmup=options.warmup)
         stats = pipeline.stats()
         path = [one.tls_path for one in producer.connections]
+        reason = producer.connections[0].tls_reason
         pipeline.stop(0)
+    if case.tls != "none" and path[0] != case.tls:
+        raise RuntimeError(f"TLS takes path {path[0]} here, not {case.tls}: {reason}")
     result["failed"] = stats.failed
     result["dropped"] = sum(one.counts()["dropped"] for one in producer.connections)
     if not tally.latencies:
         result |= {"p50_us": stats.latency_p50 * 1e6, "p99_us": stats.latency_p99 * 1e6}
-    report(result, {"client": "wsengine", "utf8_checked": True, "stamped": bool(tally.latencies), "tls_path": path[0]}
+    report(result, {"client": "wsengine", "utf8_checked": True, "stamped": stamped, "tls_path": path[0]}
            | case.settings())
 
 

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Source", "certificates", "feed_of"]
 
-#: Trades that are compressed ahead, and repeated.
-COMPRESSED = 5000
+#: Trades that are compressed ahead, and repeated; about how many bytes of them; but how many at least.
+COMPRESSED, COMPRESSED_BYTES, LEAST = 5000, 8 << 20, 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,8 @@ def feed_of(case: Case, source: Source) -> Feed:
 def trades(size: int, seed: int) -> list[bytes]:
     """Trades of one size, without sequence numbers and stamps, the same for the same seed."""
     made = random.Random(seed)
-    return [trade(size, made.choice(SYMBOLS), made.uniform(20_000, 90_000), made) for _ in range(COMPRESSED)]
+    count = min(COMPRESSED, max(LEAST, COMPRESSED_BYTES // size))
+    return [trade(size, made.choice(SYMBOLS), made.uniform(20_000, 90_000), made) for _ in range(count)]
 
 
 @contextlib.contextmanager

@@ -77,12 +77,12 @@ class Contest:
             mode = "flood" if source.rate is None else "latency"
             feed = Feed.trades(size=entry.case.size, rate=source.rate, seed=source.seed, port=source.port)
             return drive_feed(feed, PEERS[entry.peer].driver, *arguments, "--mode", mode, seconds=self.seconds)
-        arguments += ["--case", json.dumps(entry.case.settings())]
+        arguments += ["--case", json.dumps(entry.case.settings()), "--mode", "flood" if source.rate is None else "latency"]
         if source.stamps(entry.case):
             arguments.append("--stamped")
         if source.url is not None:
             return drive(CLIENT, source.url, *arguments, "--foreign", "--seconds", self.seconds,
-                         timeout=60 + self.seconds) | {"server_idle_share": None}
+                         timeout=60 + self.seconds + self.warmup) | {"server_idle_share": None}
         if files is not None and entry.case.tls != "none":
             source = replace(source, certificate=files[0])
             arguments += ["--ca", files[1]]

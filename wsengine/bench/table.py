@@ -30,20 +30,22 @@ def machine() -> dict[str, Any]:
 def summary(
     options: dict[str, Any], entries: Sequence[Entry], rounds: Mapping[str, Sequence[dict[str, Any]]]
 ) -> dict[str, Any]:
-    """All of it, for --json: options, machine, and for each entry its settings, rounds, spreads, ratios and warnings. The
-    ratios are the first entry's figures over those of another, round by round."""
+    """All of it, for --json: options, machine, and for each entry its settings, rounds, spreads and ratios. Those are the
+    figures of the first entry with messages of the same size over its own, round by round."""
     found: dict[str, Any] = {}
-    first = rounds[entries[0].name]
+    first: dict[int, Entry] = {}
     for entry in entries:
         runs = rounds[entry.name]
+        beside = first.setdefault(entry.case.size, entry)
         figures = [key for key, value in runs[0].items() if key not in ABOUT and value is not None]
         found[entry.name] = {
             "client": runs[0]["settings"]["client"], "settings": runs[0]["settings"], "rounds": list(runs),
             "spread": {key: spread(column(runs, key))._asdict() for key in figures},
             "roles": {role: spread(one["cpu_seconds_per_million_by_role"].get(role, 0.0) for one in runs)._asdict()
                       for role in sorted({role for one in runs for role in one["cpu_seconds_per_million_by_role"]})},
-            "first_over_this": {} if entry is entries[0] else {
-                key: spread(ratios(first, runs, key))._asdict()
+            "over": beside.name,
+            "ratios": {} if entry is beside else {
+                key: spread(ratios(rounds[beside.name], runs, key))._asdict()
                 for key in ("messages_per_second", "cpu_seconds_per_million")},
             "rounds_set_by": {"machine": machine_set(runs), "server": server_set(runs)},
         }
@@ -59,13 +61,16 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
            "messages, of all threads and by their role.")
     yield ""
     yield from _aligned([HEADINGS, *(list(_row(name, one)) for name, one in found["entries"].items())])
-    rated = {name: one for name, one in found["entries"].items() if one["first_over_this"]}
+    rated = {name: one for name, one in found["entries"].items() if one["ratios"]}
     if rated:
         yield ""
-        first = next(iter(found["entries"]))
-        yield from _aligned([[f"{first} over", "msg/s: median (least … greatest)", "CPU"],
-                             *([name, *(_ratio(one) for one in entry["first_over_this"].values())]
+        yield from _aligned([["ratio", "msg/s: median (least … greatest)", "CPU"],
+                             *([f"{entry['over']} over {name}", *(_ratio(one) for one in entry["ratios"].values())]
                                for name, entry in rated.items())])
+    if any(one["settings"].get("stamped") == "no" for one in found["entries"].values()):
+        yield ""
+        yield ("~ from receive to acknowledgement, since the start, to an eighth: what is sent has no stamps. All others: "
+               "from the server's stamp to the handler.")
     yield from _settings(found["entries"])
     yield from _warnings(found["entries"])
 
@@ -85,7 +90,8 @@ def _row(name: str, one: dict[str, Any]) -> Iterator[str]:
     yield from (f"{roles[role]:.3f}" if role in roles else "" for role in ROLES)
     others = sum(value for role, value in roles.items() if role not in ROLES)
     yield f"{others:.3f}" if roles.keys() & set(ROLES) else ""
-    yield from (_figure(spreads, key, "{:,.1f}") for key in ("p50_us", "p99_us", "p999_us"))
+    about = "~" if one["settings"].get("stamped") == "no" else ""
+    yield from (_figure(spreads, key, about + "{:,.1f}") for key in ("p50_us", "p99_us", "p999_us"))
     yield f"{spreads['rss_bytes']['median'] / 2**20:,.0f}"
     yield _figure(spreads, "dropped", "{:,.0f}")
     yield _figure(spreads, "server_idle_share", "{:.0%}")

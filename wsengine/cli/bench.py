@@ -10,7 +10,7 @@ import contextlib
 import json
 import sys
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from wsengine.bench.case import cases, labels
 from wsengine.bench.feeds import Source
@@ -75,7 +75,10 @@ def run(given: argparse.Namespace, stream: TextIO) -> int:
     with _progress(contest, sys.stderr) as told:
         rounds = contest.run(told)
     shown = {name: value for name, value in vars(given).items()
-             if name in ("rounds", "seconds", "warmup", "rate", "seed", "recording", "url") and value}
+             if name in ("rounds", "seconds", "warmup", "rate", "seed", "recording") and value}
+    if given.url is not None:
+        shown["url"] = parse_uri(given.url).redacted
+    shown |= {name: values[0] for name, values in _lists(given).items() if len(set(values)) == 1}
     found = summary(shown, contest.entries, rounds)
     print(json.dumps(found, indent=1) if given.json else "\n".join(lines(found)), file=stream, flush=True)
     return 0
@@ -89,9 +92,14 @@ def in_words_of_the_command(error: ConfigurationError | InvalidURI) -> str:
     return f"--{name} {error.value}: {error.remedy.replace('max_demand=', '--max-demand ')}"
 
 
+def _lists(given: argparse.Namespace) -> dict[str, list[Any]]:
+    """The values of each option of a case."""
+    return {name: getattr(given, name)
+            for name in ("size", "concurrency", "min_demand", "max_demand", "handler", "cost", "tls", "deflate")}
+
+
 def _entries(given: argparse.Namespace) -> list[Entry]:
-    lists = {name: getattr(given, name)
-             for name in ("size", "concurrency", "min_demand", "max_demand", "handler", "cost", "tls", "deflate")}
+    lists = _lists(given)
     if given.url is not None or given.recording is not None:
         _refuse(given, "size", [128], "the messages of --url and --recording have sizes of their own")
     if given.url is not None:
@@ -115,7 +123,7 @@ def _peers(given: argparse.Namespace, ours: list[Entry]) -> list[Entry]:
         _refuse(given, name, default, "peers are measured over plain connections, with a handler that only counts")
     found = []
     sizes = list(dict.fromkeys(entry.case.size for entry in ours))
-    for name in dict.fromkeys(given.compare.split(",")):
+    for name in dict.fromkeys(one.strip() for one in given.compare.split(",")):
         if name not in PEERS:
             raise ConfigurationError("bench.compare", name, f"give some of {', '.join(PEERS)}")
         absent = missing(PEERS[name])

@@ -23,7 +23,6 @@ from wsengine.tune.measure import Measure
 from wsengine.tune.reason import reason_of
 from wsengine.tune.report import figures, lines
 from wsengine.tune.search import Found, Search, exhaustive
-from wsengine.tune.target import load
 from wsengine.websocket.uri import parse_uri
 
 if TYPE_CHECKING:
@@ -66,18 +65,22 @@ def run(given: argparse.Namespace, stream: TextIO) -> int:
     measure = _measure(given)
     folder = None if given.out is None else prepared(given.out)
     most = whole("tune.most", given.most, minimum=1, maximum=1024)
+    measure.check()
     print(f"measuring, {given.budget:g} s at the most" if not given.exhaustive else
           f"measuring {len(exhaustive(most))} settings", file=sys.stderr, flush=True)
 
     def reason(point: Point) -> Reason:
         return reason_of(point, gil=measure.gil, cores=os.cpu_count() or 1)
 
+    if not given.exhaustive:
+        measure.until = time.monotonic() + given.budget + measure.seconds + measure.warmup
     found = _sweep(measure, most) if given.exhaustive else Search(
         measure, budget=given.budget, most=most, told=_tell, enough=lambda point: reason(point).bound in NOT_TUNED).run()
     if not found.of(found.best):
         print(f"wsengine tune: nothing could be measured: {found.points[0].problem}", file=sys.stderr)
         return 1
-    best, first = reason(found.typical(found.best)), reason(found.typical(found.points[0].setting))
+    best = reason(found.typical(found.best))
+    first = reason(found.typical(found.points[0].setting)) if found.of(found.points[0].setting) else best
     about = {"target": measure.target, "kind": measure.kind, "gil": measure.gil, "python": platform.python_version()}
     written = json.dumps(figures(found, best, first, about), indent=1)
     print(written if given.json else "\n".join(lines(found, best, first)), file=stream, flush=True)
@@ -108,7 +111,7 @@ def prepared(folder: str) -> Path:
 
 def _about(measure: Measure) -> str:
     """What was tuned, on what, and when."""
-    fed = measure.url or measure.recording or f"made-up trades of {measure.size} bytes"
+    fed = (measure.url and parse_uri(measure.url).redacted) or measure.recording or f"made-up trades of {measure.size} bytes"
     return (f"{measure.target} on {fed}; Python {platform.python_version()}{'' if measure.gil else ' without the GIL'}, "
             f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}; {time.strftime('%Y-%m-%d %H:%M')}")
 
@@ -131,20 +134,22 @@ def _measure(given: argparse.Namespace) -> Measure:
         parse_uri(given.url)
     if given.recording is not None:
         load_recording(given.recording)
+    if given.rate and (given.url or given.recording):
+        raise ConfigurationError("tune.rate", f"{given.rate:g}", "leave it out; only made-up trades have a rate")
     whole("tune.size", given.size, minimum=MINIMUM_TRADE, maximum=LARGEST)
     target = given.target or given.handler
     kind = "pipeline" if given.handler is None else "chunk" if given.chunk else "message"
-    load(target, kind)                       # so that a wrong name is an error here, and at once
     return Measure(target, kind, size=given.size, recording=given.recording, rate=given.rate or None, url=given.url,
                    seconds=given.seconds, warmup=given.warmup)
 
 
 def _sweep(measure: Measure, most: int) -> Found:
-    found = Found()
+    found, begun = Found(), time.monotonic()
     for setting in exhaustive(most):
         found.points.append(measure(setting))
         _tell(found.points[-1])
     found.best = max(found.settings(), key=found.rate)
+    found.seconds = time.monotonic() - begun
     return found
 
 

@@ -26,7 +26,7 @@ from wsengine.pipeline import drain
 from wsengine.pipeline.delivery import Delivery
 from wsengine.pipeline.failure_log import FailureLog
 from wsengine.pipeline.monitor import Monitor
-from wsengine.pipeline.plan import check_handlers, make_plan
+from wsengine.pipeline.plan import check_handlers, check_plan, make_plan
 from wsengine.pipeline.signals import signals_counted
 from wsengine.pipeline.stats import PipelineStats, collect
 from wsengine.pipeline.topology import Topology
@@ -146,11 +146,17 @@ class Pipeline:
     def _wsengine_instead(self, producer: Producer, *, concurrency: int, min_demand: int, max_demand: int,
                           max_queue: int) -> None:
         """Before a start: take another producer and other numbers; `wsengine tune` does. All else stays as it was given, but
-        for a rate limit, which would be all that is measured."""
+        for a rate limit, which would be all that is measured, and for an overflow that ends connections.
+
+        Raises:
+            ConfigurationError: as the constructor, where the numbers do not go together with the rest.
+        """
         processors = dataclasses.replace(self.__plan.processors, concurrency=concurrency, min_demand=min_demand,
                                          max_demand=max_demand)
-        self.__plan = dataclasses.replace(self.__plan, producers=(producer,), processors=processors,
-                                          max_queue=1 << (max_queue - 1).bit_length(), rate_limiting=None)
+        plan = dataclasses.replace(self.__plan, producers=(producer,), processors=processors, overflow="block",
+                                   max_queue=1 << (max_queue - 1).bit_length(), rate_limiting=None)
+        check_plan(plan)
+        self.__plan = plan
         self._wsengine_producers = self.__plan.producers
         self.__rate_limiting = None
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from wsengine.pipeline.partition_by import PartitionBy
 
-__all__ = ["Plan", "check_handlers", "make_plan"]
+__all__ = ["Plan", "check_handlers", "check_plan", "make_plan"]
 
 #: What users of other versions or libraries may write, and what it is called here.
 RENAMED = {
@@ -89,6 +89,12 @@ def make_plan(producers: Producer | Sequence[Producer], processors: Processors |
         max_queue=1 << (whole("pipeline.max_queue", max_queue, minimum=1, maximum=2**23) - 1).bit_length(),
         max_queue_bytes=whole("pipeline.max_queue_bytes", max_queue_bytes, minimum=1, maximum=2**39),
         overflow=choice("pipeline.overflow", overflow, OVERFLOW_POLICIES), shutdown_timeout=timeout)
+    check_plan(plan)
+    return plan
+
+
+def check_plan(plan: Plan) -> None:
+    """Check that the options of a plan go together; ConfigurationError if not."""
     plan.check_shares("processors.concurrency", plan.processors.concurrency)
     for key, batcher in plan.batchers.items():
         if batcher.count > plan.max_queue:
@@ -98,7 +104,6 @@ def make_plan(producers: Producer | Sequence[Producer], processors: Processors |
         check = getattr(producer, "check_bounds", None)
         if check is not None:
             check(plan.max_queue_bytes)
-    return plan
 
 
 def check_handlers(owner: object, plan: Plan) -> None:

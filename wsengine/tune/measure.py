@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import os
 import select
+import signal
 import subprocess
 import sys
 import tempfile
@@ -13,13 +16,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from wsengine.errors import ConfigurationError
 from wsengine.testing.feed import Feed
+from wsengine.testing.peers.window import role_of
 from wsengine.tune.sampling import Sampler, can_look
 from wsengine.tune.setting import Point
-from wsengine.tune.shares import mean
+from wsengine.tune.shares import busiest, mean
+from wsengine.wording import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
     from wsengine.tune.setting import Setting
+    from wsengine.tune.shares import Looks, Shares
+
+    Follow = Callable[[subprocess.Popen[bytes], "_Lines"], dict[str, Any] | None]
 
 __all__ = ["Measure"]
 
@@ -53,9 +64,10 @@ class Measure:
     patience: float = 5.0
     #: Of the interpreter that the user's code runs in.
     python: str = sys.executable
-    #: Whether that has a GIL, and whether the pipeline has batchers; known behind the first setting.
+    #: When all has to be over, on the monotonic clock.
+    until: float = math.inf
+    #: Whether the interpreter has a GIL; known behind the first setting.
     gil: bool = True
-    batchers: bool = False
 
     def __call__(self, setting: Setting) -> Point:
         """The point of a setting; one with a `problem` where it can't be measured."""
@@ -68,45 +80,81 @@ class Measure:
             idle = feed.stop().idle_share
         return Point(**{name: getattr(point, name) for name in Point.__slots__} | {"server_idle": idle})
 
+    def check(self) -> None:
+        """See whether there is such a pipeline, in a process of its own, too: there its module does what it does when it is
+        imported.
+
+        Raises:
+            ConfigurationError: there is none, or it took too long to say.
+        """
+        path = f"tune.{'target' if self.kind == 'pipeline' else 'handler'}"
+        found = self._child(None, {}, lambda process, lines: lines.next())
+        if "refused" in found:
+            raise ConfigurationError(*found["refused"])
+        if "problem" in found:
+            raise ConfigurationError(path, self.target, f"make it importable ({found['problem']})")
+
     def _point(self, setting: Setting, url: str) -> Point:
+        found = self._child(url, setting.settings(), self._follow)
+        found.pop("refused", None)
+        return Point(setting, **found)
+
+    def _child(self, url: str | None, setting: dict[str, Any], follow: Follow) -> dict[str, Any]:
+        """Run the client, and return what came of it: what `follow` says, or a problem."""
         reading, writing = os.pipe()
         with tempfile.TemporaryFile() as said, os.fdopen(reading, "rb", buffering=0) as lines:
-            given = {"url": url, "target": self.target, "kind": self.kind, "setting": setting.settings(), "report": writing,
-                     "seconds": self.seconds, "warmup": self.warmup, "patience": self.patience, "path": [os.getcwd()]}
+            given = {"url": url, "target": self.target, "kind": self.kind, "setting": setting, "report": writing,
+                     "seconds": self.seconds, "warmup": self.warmup, "patience": self.patience, "path": [os.getcwd()],
+                     "proxy": None if self.url is None else True}
             path = os.pathsep.join(filter(None, [ROOT, os.environ.get("PYTHONPATH")]))
             process = subprocess.Popen(
                 [self.python, "-P", "-m", "wsengine.tune.client", json.dumps(given)], pass_fds=[writing],
-                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=said, env={**os.environ, "PYTHONPATH": path})
+                stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=said, start_new_session=True,
+                env={**os.environ, "PYTHONPATH": path})
             os.close(writing)
             try:
-                found = self._follow(process, lines.fileno())
+                until = time.monotonic() + BESIDE + self.patience + self.warmup + self.seconds
+                found = follow(process, _Lines(lines.fileno(), min(until, self.until)))
             finally:
-                process.kill()
+                with contextlib.suppress(OSError):   # it, and whatever its handler has started
+                    os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
-            if found is None:
+                assert process.stdin is not None
+                process.stdin.close()
+            if found is None or "fail" in found.get("problem", ""):
                 said.seek(0)
                 last = said.read().decode(errors="replace").strip().rpartition("\n")[2]
-                found = {"problem": last or "its process ended by itself"}
-        return Point(setting, **found)
+                before = "" if found is None else f"{found['problem']}: "
+                found = {"problem": before + (printable(last) or "its process ended by itself")}
+        return found
 
-    def _follow(self, process: subprocess.Popen[bytes], lines: int) -> dict[str, Any] | None:
+    def _follow(self, process: subprocess.Popen[bytes], lines: _Lines) -> dict[str, Any] | None:
         """Take its lines in turn; the fields of a point, or None if it ended before it had told all."""
-        reader = _Lines(lines, time.monotonic() + BESIDE + self.patience + self.warmup + self.seconds)
-        about = reader.next()
+        about = lines.next()
         if about is None or "problem" in about:
             return about
-        self.gil, self.batchers = about["gil"], about["batchers"]
-        threads = {int(number): role for number, role in about["threads"].items()}
-        if reader.next() is None:
-            return None
-        if not can_look():
-            return reader.next()
+        self.gil = about["gil"]
+        threads = {int(number): name for number, name in about["threads"].items()}
+        if not can_look(process.pid):
+            found = lines.next()
+            if found is not None:
+                found.pop("busy", None)
+            return found
         with Sampler(process.pid, threads, range(*about["runtime"])) as sampler:
-            found = reader.next()
+            found = lines.next()
         if found is not None and "problem" not in found:
-            found["shares"] = {role: mean(one.shares() for one in looks) for role, looks in sampler.roles().items()}
-            found["threads"] = {role: len(looks) for role, looks in sampler.roles().items()}
+            found |= _by_role(sampler.named(), found.pop("busy"))
         return found
+
+
+def _by_role(looks: Sequence[tuple[str, Looks]], busy: Mapping[str, float]) -> dict[str, Any]:
+    """The shares of each role, and how many threads have it."""
+    roles: dict[str, list[Shares]] = {}
+    for name, seen in looks:
+        roles.setdefault(role_of(name), []).append(seen.shares(busy.get(name.rpartition(":")[2])))
+    return {"shares": {role: mean(shares) for role, shares in roles.items()},
+            "busiest": {role: busiest(shares) for role, shares in roles.items()},
+            "threads": {role: len(shares) for role, shares in roles.items()}}
 
 
 class _Lines:

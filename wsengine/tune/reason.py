@@ -1,10 +1,12 @@
 """Why a pipeline is not faster at a setting: the one thing that is used up, told by the measured shares of threads' time.
 
-    batcher-bound  processors wait, because all batch processors are busy and the batchers ask for no more
-    feed-bound     processors wait, and the pipeline is never full: nothing more comes
-    ring-bound     processors wait, although more would come: the reader, or a queue that is too small, sets the pace
-    GIL-bound      the threads that run Python fill one core together; without a GIL: CPU-bound, all cores are full
-    I/O-bound      handlers wait for something outside most of their time
+    batcher-bound    processors wait, because a batch processor is always busy and the batchers ask for no more
+    partition-bound  most processors wait, because the messages of one partition keep one of them busy, or the partitioner
+    feed-bound       processors wait, and the pipeline is never full: nothing more comes
+    ring-bound       processors wait, although more would come: the reader, or a queue that is too small, sets the pace
+    GIL-bound        the threads that run Python fill one core together, or wait for their turn
+    CPU-bound        what runs, without the GIL, wants more cores than there are
+    I/O-bound        handlers wait for something outside most of their time
 """
 
 from __future__ import annotations
@@ -19,14 +21,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Reason", "reason_of"]
 
-#: Shares from which on a thread, or a core, is said to be used up, and processors to be waiting.
+#: Shares from which on a thread is said to be used up, and processors to be waiting.
 FULL, WAITING, MUCH = 0.85, 0.5, 0.5
+#: From this share of waiting for the GIL on, more threads are of no use; cores that one thread at a time can want.
+CROWDED, ONE_CORE = 0.2, (0.7, 1.3)
 #: Below it the feed was never idle.
 FEED_BUSY = 0.05
 #: From this share of looks on a pipeline is said to be full.
 PAUSED = 0.1
-#: Roles whose threads run the user's Python.
-PYTHON = ("processor", "batch_processor", "dispatcher", "partitioner")
+#: Threads whose time is not the handler's.
+OTHERS = ("reader", "MainThread")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,33 +49,47 @@ def reason_of(point: Point, *, gil: bool, cores: int) -> Reason:
         point: with shares.
         gil: whether the interpreter has one. cores: of the machine.
     """
-    processor = point.shares.get("processor", Shares())
-    if not point.shares:
-        return Reason("unknown", "this system does not show what threads wait for", "measure on Linux")
-    batch = next((share for role, share in point.shares.items() if role.startswith("batch_processor")), None)
+    processor = point.shares.get("processor")
+    if processor is None:
+        return Reason("unknown", "what threads wait for could not be seen", "measure on Linux, on x86-64 or ARM64")
     if processor.idle >= WAITING:
-        if batch is not None and batch.idle <= 1 - FULL:
-            return Reason("batcher-bound", f"batch processors are busy for {1 - batch.idle:.0%} of their time (waiting for "
-                          f"something outside for {batch.blocked:.0%}), processors wait for {processor.idle:.0%} of theirs",
-                          "give the batcher more concurrency, or larger batches")
-        return _starved(point, processor)
-    python = sum(share.running * point.threads[role] for role, share in point.shares.items() if _runs_python(role))
+        return _held_up(point, processor) or _starved(point, processor)
     said = (f"processors run for {processor.running:.0%} of their time, wait for a core for {processor.core:.0%}, for the "
             f"GIL for {processor.gil:.0%}, for something outside for {processor.blocked:.0%}, for work for "
             f"{processor.idle:.0%}")
-    room = 1.0 if gil else float(cores)
-    if processor.blocked >= MUCH and python < FULL * room:
-        return Reason("I/O-bound", said, "more processors, as long as what they wait for bears it")
-    if gil:
-        return Reason("GIL-bound", f"{said}; together the threads that run Python take {python:.0%} of one core",
+    running = sum(share.running * point.threads[role] for role, share in point.shares.items() if role not in OTHERS)
+    wanted = running + sum(share.core * point.threads[role] for role, share in point.shares.items() if role not in OTHERS)
+    if gil and (processor.gil >= CROWDED or ONE_CORE[0] <= wanted <= ONE_CORE[1]):
+        return Reason("GIL-bound", f"{said}; together the threads that run handlers take {running:.0%} of one core",
                       "cheaper handlers, handle_messages in place of handle_message, or a free-threaded Python: more "
                       "processors add nothing")
-    return Reason("CPU-bound", f"{said}; together they take {python / cores:.0%} of {cores} cores",
+    if processor.blocked >= MUCH or processor.blocked > processor.running + processor.core:
+        return Reason("I/O-bound", said, "more processors, as long as what they wait for bears it")
+    return Reason("CPU-bound", f"{said}; together the threads that run handlers take {running / cores:.0%} of {cores} cores",
                   "cheaper handlers, or more cores")
 
 
+def _held_up(point: Point, processor: Shares) -> Reason | None:
+    """Most processors wait, because others do not keep up."""
+    batch = [(role, share) for role, share in point.busiest.items() if role.startswith("batch_processor")]
+    if batch:
+        role, share = min(batch, key=lambda one: one[1].idle)
+        if share.idle <= 1 - FULL:
+            name = role.removeprefix("batch_processor").strip("_")
+            return Reason("batcher-bound", f"a batch processor of {name!r} is busy for {1 - share.idle:.0%} of its time "
+                          f"(waiting for something outside for {share.blocked:.0%}), processors wait for work for "
+                          f"{processor.idle:.0%} of theirs",
+                          "give the batcher more concurrency if its batches have several keys, or larger batches")
+    for role, who in (("processor", "one of the processors"), ("partitioner", "the partitioner")):
+        share = point.busiest.get(role, processor)
+        if share.idle <= 1 - FULL:
+            return Reason("partition-bound", f"{who} is busy for {1 - share.idle:.0%} of its time, while in the mean all "
+                          f"processors wait for work for {processor.idle:.0%}", "keys that spread the messages more evenly")
+    return None
+
+
 def _starved(point: Point, processor: Shares) -> Reason:
-    """Processors wait, and it is not the batchers."""
+    """Processors wait, and nobody else holds them up."""
     reader = point.shares.get("reader", Shares())
     said = f"processors wait for work for {processor.idle:.0%} of their time"
     busy = point.server_idle is not None and point.server_idle < FEED_BUSY
@@ -81,7 +99,3 @@ def _starved(point: Point, processor: Shares) -> Reason:
     return Reason("feed-bound", f"{said}, and the pipeline is hardly ever full ({point.paused:.0%} of the looks)"
                   + ("; the feed was never idle" if busy else ""),
                   "nothing here: the pipeline takes all that comes; fewer processors do as well")
-
-
-def _runs_python(role: str) -> bool:
-    return role.startswith(PYTHON)

@@ -5,6 +5,7 @@ Looks cost the machine time that the other process may want: they are spaced so 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import threading
@@ -12,7 +13,7 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from wsengine.tune.shares import Looks, classified
+from wsengine.tune.shares import FUTEX, Looks, classified
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,11 +28,11 @@ COST = 0.03
 LEAST = 0.002
 
 
-def can_look() -> bool:
-    """Whether this system shows what threads wait for."""
+def can_look(pid: int) -> bool:
+    """Whether this system shows what the threads of that process wait for, and we know its numbers."""
     try:
-        with open(f"/proc/self/task/{threading.get_native_id()}/syscall", encoding="ascii") as file:
-            return bool(file.read())
+        with open(f"/proc/{pid}/task/{pid}/syscall", encoding="ascii") as file:
+            return bool(file.read()) and platform.machine() in FUTEX
     except OSError:
         return False
 
@@ -40,7 +41,7 @@ class Sampler:
     """Looks at threads for as long as its `with` lasts.
 
     Args:
-        pid: of their process. threads: role by the system's number of the thread. runtime: see `classified`.
+        pid: of their process. threads: names by the system's numbers of the threads. runtime: see `classified`.
     """
 
     def __init__(self, pid: int, threads: Mapping[int, str], runtime: range) -> None:
@@ -53,6 +54,7 @@ class Sampler:
         #: What was seen of each thread; complete behind the `with`.
         self.looks = {number: Looks(Counter()) for number in threads}
         self._before: dict[int, tuple[float, float]] = {}
+        self._ended: set[int] = set()
         self._began = 0.0
 
     def __enter__(self) -> Self:
@@ -70,16 +72,17 @@ class Sampler:
             looks.ran, looks.ready = ran - self._before[number][0], ready - self._before[number][1]
             looks.seconds = seconds
 
-    def roles(self) -> dict[str, list[Looks]]:
-        """The same by the role of the threads."""
-        found: dict[str, list[Looks]] = {}
-        for number, role in self._threads.items():
-            found.setdefault(role, []).append(self.looks[number])
-        return found
+    def named(self) -> list[tuple[str, Looks]]:
+        """The same with the names of the threads, of those that were there all the time."""
+        return [(name, self.looks[number]) for number, name in self._threads.items()
+                if self.looks[number].states and number not in self._ended]
 
     def _run(self) -> None:
-        files = {number: os.open(f"{self._folder}/{number}/syscall", os.O_RDONLY) for number in self._threads}
+        files: dict[int, int] = {}
         try:
+            for number in self._threads:
+                with contextlib.suppress(OSError):   # it has ended meanwhile
+                    files[number] = os.open(f"{self._folder}/{number}/syscall", os.O_RDONLY)
             while True:
                 begun = time.thread_time()
                 for number, file in files.items():
@@ -103,5 +106,6 @@ class Sampler:
             with open(f"{self._folder}/{number}/schedstat", encoding="ascii") as file:
                 ran, ready, _ = file.read().split()
         except OSError:
+            self._ended.add(number)
             return self._before.get(number, (0.0, 0.0))
         return int(ran) / 1e9, int(ready) / 1e9

@@ -86,6 +86,7 @@ class Search:
         self._enough = enough
         self._began = 0.0
         self._longest = 0.0
+        self._finalists: list[Setting] = []
         self.found = Found()
 
     def run(self) -> Found:
@@ -149,18 +150,18 @@ class Search:
         contenders = sorted((one for one in rates if rates[one] >= CLOSE * top), key=lambda one: -rates[one])[:CONTENDERS]
         if len(contenders) > 1:
             for number in range(AGAIN):
-                for setting in contenders[:: 1 if number % 2 else -1]:
+                for setting in contenders[:: -1 if number % 2 else 1]:
                     self._once(setting)
+        if not self.found.cut:
+            self._finalists = contenders
 
     def _choice(self) -> Setting:
         """Of those that are as good as the best, the one that needs the fewest threads, then what is nearest the defaults.
-        Where some were measured more often than others, only they are asked."""
+        Where the best were all measured again, only they are asked."""
         found = self.found
-        known = [one for one in found.settings() if found.of(one)]
+        known = self._finalists or [one for one in found.settings() if found.of(one)]
         if not known:
             return Setting()
-        often = max(len(found.of(one)) for one in known)
-        known = [one for one in known if len(found.of(one)) == often]
         top = max(map(found.rate, known))
         plain = Setting()
         return min((one for one in known if found.rate(one) >= SAME * top), key=lambda one: (

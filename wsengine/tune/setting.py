@@ -41,9 +41,10 @@ class Point:
     """What was measured at a setting; times of a second, rates a second.
 
     Attributes:
-        rate: messages a second, failed ones included. failed: their share of the messages.
+        rate: messages a second that did not fail. failed: the share of those that did.
         latency_p50, latency_p99: seconds from receive to acknowledgement.
-        shares: of the threads' time by role, see `shares`. threads: how many there are of each role.
+        shares: of the threads' time by role, see `shares`, the mean of those of a role; busiest: the same of the one of
+            each role that waits for work least. threads: how many there are of each role.
         paused: the share of the looks that found the pipeline full. server_idle: of the feed's time that it waited.
         problem: why there are no figures, "" if there are.
     """
@@ -54,6 +55,7 @@ class Point:
     latency_p50: float = 0.0
     latency_p99: float = 0.0
     shares: dict[str, Shares] = field(default_factory=dict)
+    busiest: dict[str, Shares] = field(default_factory=dict)
     threads: dict[str, int] = field(default_factory=dict)
     paused: float = 0.0
     server_idle: float | None = None

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections import Counter
     from collections.abc import Iterable, Sequence
 
-__all__ = ["Looks", "Shares", "classified", "mean"]
+__all__ = ["FUTEX", "Looks", "Shares", "busiest", "classified", "mean"]
 
 #: Numbers of system calls by machine: what waits on a word, and what polls many descriptors at once.
 FUTEX = {"x86_64": 202, "aarch64": 98}
@@ -44,15 +44,24 @@ class Looks:
     ready: float = 0.0
     seconds: float = 0.0
 
-    def shares(self) -> Shares:
-        """The exact figures as they are; what is left in the proportions that were seen."""
+    def shares(self, busy: float | None = None) -> Shares:
+        """The exact figures as they are; what is left in the proportions that were seen.
+
+        `busy`: the share of the time that the thread had messages in hand, by the engine's own count; None where it does not
+        count. A handler may wait by the same calls as the engine, so waiting for work is held within what that allows.
+        """
         if not self.seconds:
             return Shares()
         running, core = min(self.ran / self.seconds, 1.0), min(self.ready / self.seconds, 1.0)
         asleep = {state: self.states[state] for state in ("gil", "blocked", "idle")}
         left, seen = max(1.0 - running - core, 0.0), sum(asleep.values())
         part = {state: left * count / seen if seen else 0.0 for state, count in asleep.items()}
-        return Shares(running, part["gil"], core, part["blocked"], part["idle"] if seen else left)
+        rest = left - part["gil"]
+        idle = part["idle"] if seen else rest
+        if busy is not None:
+            idle = min(max(idle, 1.0 - busy - part["gil"] - core - running), 1.0 - busy, rest)
+        idle = max(idle, 0.0)
+        return Shares(running, part["gil"], core, rest - idle, idle)
 
 
 def classified(line: str, machine: str, runtime: range) -> str:
@@ -65,7 +74,7 @@ def classified(line: str, machine: str, runtime: range) -> str:
     if len(fields) < 4:                      # "running", or nothing: it has ended
         return "awake"
     number = int(fields[0])
-    if number in EPOLL.get(machine, ()):     # the reader's loop, which an idle processor may run
+    if number in EPOLL.get(machine, ()):     # as a rule the reader's loop, which an idle processor may run
         return "idle"
     if number == FUTEX.get(machine):
         if int(fields[1], 16) in runtime:
@@ -73,6 +82,11 @@ def classified(line: str, machine: str, runtime: range) -> str:
         if int(fields[2], 16) == ENGINE_WAIT:
             return "idle"
     return "blocked" if number >= 0 else "awake"
+
+
+def busiest(all_shares: Iterable[Shares]) -> Shares:
+    """Of several threads the shares of the one that waits for work least; nothing for none."""
+    return min(all_shares, key=lambda one: one.idle, default=Shares())
 
 
 def mean(all_shares: Iterable[Shares]) -> Shares:

@@ -5,20 +5,37 @@ Nothing of the user's producers is ever started: the pipeline is given one of ou
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from wsengine.errors import ConfigurationError
+from wsengine.errors import ConfigurationError, EngineStopped
 from wsengine.pipeline.pipeline import Pipeline
 from wsengine.testing.dummy import DummyProducer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-__all__ = ["load"]
+__all__ = ["load", "without_starts"]
+
+
+@contextlib.contextmanager
+def without_starts() -> Iterator[None]:
+    """Have no pipeline start meanwhile: a module that starts one as it is imported would reach for its real endpoint."""
+    start = Pipeline.start
+
+    def refuse(self: Pipeline) -> Pipeline:
+        raise EngineStopped("no pipeline may start while its module is imported to be tuned; start it under "
+                            "if __name__ == '__main__'")
+
+    Pipeline.start = refuse  # type: ignore[assignment, method-assign]
+    try:
+        yield
+    finally:
+        Pipeline.start = start  # type: ignore[method-assign]
 
 
 def load(name: str, kind: str) -> Pipeline:
@@ -50,13 +67,15 @@ def _found(path: str, name: str) -> Any:
         found: Any = importlib.import_module(module)
         for part in attribute.split("."):
             found = getattr(found, part)
-    except Exception as error:
+    except BaseException as error:               # a program that ends when it is imported, too
         raise ConfigurationError(path, name, f"make it importable ({type(error).__name__}: {error})") from error
     return found
 
 
 def _pipeline(path: str, name: str, found: Any) -> Pipeline:
     if isinstance(found, Pipeline):
+        if found.state != "new":
+            raise ConfigurationError(path, name, f"give a pipeline that has not been started; this one is {found.state}")
         return found
     if not inspect.isclass(found) or not issubclass(found, Pipeline):
         raise ConfigurationError(path, name, "give a Pipeline, the class or an object, or --handler module:function")
