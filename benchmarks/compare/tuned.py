@@ -1,8 +1,8 @@
 """What `wsengine tune` recommends, beside the best of an exhaustive sweep: `python -m benchmarks.compare.tuned`.
 
-For each handler the search runs, then the sweep over its whole grid. The best of so many measurements was also lucky: so the
-two settings are then measured again, in turns, and those figures compared. Budget: within 10 % of the sweep's best, in a fifth
-of its time. Takes several minutes a handler.
+For each handler the search runs, then the sweep over its whole grid. The best of so many measurements was also lucky, so
+the two settings are measured again, in turns, and those figures compared. Budget: within 10 % of the best that the sweep
+finds, in a fifth of its time. Takes several minutes a handler.
 """
 
 from __future__ import annotations
