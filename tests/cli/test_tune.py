@@ -15,7 +15,9 @@ from tests.cli.test_command import ROOT
 from wsengine.testing import Feed
 from wsengine.tune.sampling import can_look
 
-BRIEF = ("--most", "4", "--seconds", "0.4", "--warmup", "0.2")
+#: Enough for what the first settings show; the search by itself stands in tests/tune.
+BRIEF = ("--most", "4", "--seconds", "0.4", "--warmup", "0.1", "--budget", "5")
+LONGER = (*BRIEF, "--budget", "40")
 HANDLERS = textwrap.dedent("""
     import random, sys, threading, time
     from wsengine import Batcher, Pipeline
@@ -105,7 +107,7 @@ looked = pytest.mark.skipif(not can_look(os.getpid()), reason="this system does 
 
 @looked
 def test_a_handler_that_waits_wants_threads(tune):
-    found = recommended(tune("--handler", "handlers:waits", *BRIEF, "--json"))
+    found = recommended(tune("--handler", "handlers:waits", *LONGER, "--json"))
     assert found["reason"]["bound"] == "I/O-bound", found["reason"]
     assert found["recommended"]["concurrency"] == 4
     for point in found["points"]:
@@ -117,7 +119,7 @@ def test_a_handler_that_waits_wants_threads(tune):
 @looked
 @pytest.mark.skipif(not getattr(sys, "_is_gil_enabled", lambda: True)(), reason="without a GIL, nobody waits for it")
 def test_a_handler_that_computes_is_bound_by_the_gil(tune):
-    done = tune("--handler", "handlers:computes", *BRIEF)
+    done = tune("--handler", "handlers:computes", *LONGER, "--most", "2")
     assert done.returncode == 0, done.stderr
     assert "It is GIL-bound: processors run for" in done.stdout
     assert "more processors add nothing" in done.stdout
@@ -162,7 +164,7 @@ def test_threads_that_come_and_go_spoil_nothing(tune):
 
 
 def test_failing_fast_is_not_taken_for_being_fast(tune):
-    found = recommended(tune("--handler", "handlers:crowds", *BRIEF, "--json"))
+    found = recommended(tune("--handler", "handlers:crowds", *LONGER, "--json"))
     assert found["recommended"]["concurrency"] <= 2, found["settings"]
 
 

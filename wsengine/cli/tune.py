@@ -35,6 +35,8 @@ __all__ = ["add_options", "in_words_of_the_command", "run"]
 
 #: What a pipeline with one processor may be bound by that none of the settings changes.
 NOT_TUNED = ("feed-bound", "batcher-bound")
+#: Seconds that the first measurement may take, however small the budget is.
+BRIEFEST = 15.0
 #: Bytes of the largest payload: the default of a producer's `max_size`.
 LARGEST = 1 << 20
 
@@ -73,7 +75,7 @@ def run(given: argparse.Namespace, stream: TextIO) -> int:
         return reason_of(point, gil=measure.gil, cores=os.cpu_count() or 1)
 
     if not given.exhaustive:
-        measure.until = time.monotonic() + given.budget + measure.seconds + measure.warmup
+        measure.until = time.monotonic() + max(given.budget, BRIEFEST) + measure.seconds + measure.warmup
     found = _sweep(measure, most) if given.exhaustive else Search(
         measure, budget=given.budget, most=most, told=_tell, enough=lambda point: reason(point).bound in NOT_TUNED).run()
     if not found.of(found.best):
