@@ -6,6 +6,7 @@ import pytest
 
 from wsengine.bench.runs import DriverFailed, drive, drive_feed
 from wsengine.testing import Feed
+from wsengine.testing.peers.aiohttp_client import fastest
 from wsengine.testing.peers.catalogue import PEERS, missing
 
 
@@ -22,6 +23,15 @@ def test_a_peer_is_measured(name, mode):
     assert found["settings"]["version"]
     assert ("p50_us" in found) == (mode == "latency")
     assert 0 <= found["server_idle_share"] <= 1
+
+
+def test_aiohttp_is_given_what_its_version_takes():
+    def early(self, url, *, max_msg_size=4, compress=0): ...
+
+    def late(self, url, *, max_msg_size=4, compress=0, decode_text=True): ...
+
+    assert fastest(early) == {"max_msg_size": 0, "compress": 0}
+    assert fastest(late) == {"max_msg_size": 0, "compress": 0, "decode_text": False}
 
 
 def test_a_driver_that_fails_is_told_by_its_last_line():

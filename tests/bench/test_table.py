@@ -7,7 +7,7 @@ import json
 import pytest
 
 from wsengine.bench.case import Case
-from wsengine.bench.rounds import Entry
+from wsengine.bench.rounds import Entry, Failure
 from wsengine.bench.table import lines, summary
 
 ROLES = {"reader": 0.1, "processor": 0.2, "supervisor": 0.05}
@@ -71,6 +71,49 @@ def test_it_warns_where_the_machine_or_the_server_set_the_figure():
     assert len(machine) == len(server) == 1
     assert "one (1 of 2 rounds)" in machine[0]
     assert "picows (2 of 2 rounds)" in server[0]
+
+
+def test_it_warns_where_the_figure_is_of_something_else():
+    rounds = [a_round(1e6, failed=3, reconnects=0), a_round(1e6, failed=1000, reconnects=2)]
+    found = summary({}, ENTRIES[:1], {"one": rounds})
+    assert [line for line in lines(found) if "WARNING" in line] == [
+        "WARNING  one: 1,003 messages failed in the handler", "WARNING  one: 2 times the connection was made anew"]
+
+
+def test_who_has_failed_is_in_the_table_and_has_no_figures():
+    rounds = {"one": [a_round(2e6), a_round(2e6)], "picows": [a_round(1e6, client="picows")]}
+    found = summary({}, ENTRIES, rounds, {"picows": Failure(2, "status 1: it fell over")})
+    assert found["entries"]["one"]["failure"] is None
+    failed = found["entries"]["picows"]
+    assert failed["failure"] == {"round": 2, "reason": "status 1: it fell over"}
+    assert failed["client"] == "picows"
+    # Those before stay, and nothing is made of them.
+    assert [one["messages_per_second"] for one in failed["rounds"]] == [1e6]
+    assert "spread" not in failed
+    shown = list(lines(found))
+    assert next(line for line in shown if line.startswith("picows ")).split() == ["picows", "failed"]
+    assert "FAILED  picows in round 2: status 1: it fell over" in shown
+    assert not any("one over picows" in line for line in shown)
+
+
+def test_ratios_are_over_the_first_that_has_figures():
+    entries = [Entry("one", Case()), Entry("two", Case()), Entry("picows", Case(), "picows")]
+    rounds = {"one": [], "two": [a_round(3e6)], "picows": [a_round(1e6, client="picows")]}
+    found = summary({}, entries, rounds, {"one": Failure(1, "no")})
+    assert found["entries"]["one"]["settings"] == {}
+    assert found["entries"]["picows"]["over"] == "two"
+    assert "two over picows" in "\n".join(lines(found))
+
+
+def test_a_figure_that_only_some_rounds_have_is_of_those():
+    found = summary({}, ENTRIES[:1], {"one": [a_round(1e6), a_round(1e6, p50_us=5.0), a_round(1e6, p50_us=7.0)]})
+    assert found["entries"]["one"]["spread"]["p50_us"] == {"median": 6.0, "least": 5.0, "greatest": 7.0}
+
+
+@pytest.mark.parametrize(("usable", "said"), [(8, "8 cores, "), (1.5, "1.5 of 8 cores, ")])
+def test_the_cores_are_those_that_may_be_used(found, usable, said):
+    found["machine"] |= {"cores": 8, "usable_cores": usable}
+    assert next(lines(found)).startswith(said)
 
 
 def test_ratios_are_of_messages_of_one_size():

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import socket
+import subprocess
 
+import psutil
 import pytest
 
-from tests.cli.test_command import in_a_terminal, run
+from tests.cli.test_command import COMMAND, ENVIRONMENT, in_a_terminal, run
 from wsengine.cli.main import main
+from wsengine.testing.peers.catalogue import PEERS, Peer
 
 BRIEF = ("--rounds", "1", "--seconds", "0.3", "--warmup", "0.1")
 
@@ -61,6 +66,8 @@ def test_a_recording(recordings):
     figures = json.loads(done.stdout)["entries"]["wsengine"]["rounds"][0]
     assert figures["bytes"] / figures["messages"] > 100
     assert figures["settings"]["stamped"] == "no"
+    assert "size" not in figures["settings"]
+    assert not {"size", "rate", "seed"} & set(json.loads(done.stdout)["options"])
 
 
 @pytest.mark.parametrize("handler", ["message", "chunk"])
@@ -71,6 +78,8 @@ def test_a_slow_handler_is_counted_message_by_message(handler):
     figures = json.loads(done.stdout)["entries"]["wsengine"]["rounds"][0]
     assert 5 <= figures["messages"] <= 40
     assert 30 < figures["messages_per_second"] < 120
+    assert figures["settings"]["stamped"] == "message"
+    assert figures["p50_us"] > 5000  # of each message, which waits for those before it in its chunk, too
 
 
 def test_at_a_rate_each_message_has_a_latency():
@@ -111,9 +120,19 @@ def test_a_terminal_sees_how_far_it_has_got():
     (("--rounds", "1000"), "for at most 500 runs"),
     (("--recording", "/nowhere/feed.gz"), "/nowhere/feed.gz"),
     (("--url", "ftp://x"), "ftp"), (("--url", "ws://"), "ws://"),
-    (("--url", "ws://127.0.0.1:1", "--rate", "5"), "--rate 5.0: leave it out"),
+    (("--url", "ws://127.0.0.1:1", "--rate", "5"), "--rate 5: leave it out beside --url; what a server somewhere else"),
+    (("--url", "ws://127.0.0.1:1", "--size", "128"), "--size 128: leave it out beside --url"),  # the default, but given
+    (("--url", "ws://127.0.0.1:1", "--seed", "1"), "--seed 1: leave it out beside --url"),
+    (("--url", "ws://127.0.0.1:1", "--port", "0"), "--port 0: leave it out beside --url"),
+    (("--url", "ws://127.0.0.1:1", "--tls", "A,B"), "--tls A,B: leave it out beside --url"),
+    (("--url", "ws://127.0.0.1:1", "--deflate", "yes,no"), "--deflate yes,no: leave it out beside --url"),
+    (("--url", "ws://127.0.0.1:1/?key=secret", "--compare"), "--url ws://127.0.0.1:1/?***: leave it out beside --compare"),
+    (("--port", "65536"), "--port 65536: give a whole number from 0 to 65535"),
+    (("--seed", "-1"), "--seed -1: give a whole number of at least 0"),
+    (("--seconds", "0"), "--seconds: '0' does not do; give seconds above 0"),
     (("--compare", "asyncio"), "--compare asyncio: give some of picows, websockets, websocket-client, aiohttp"),
-    (("--compare", "--cost", "json"), "--cost json: leave it out; peers are measured over plain connections"),
+    (("--compare", "--cost", "json"), "--cost json: leave it out beside --compare; peers are measured over plain "),
+    (("--compare", "--deflate", "yes"), "--deflate yes: leave it out beside --compare"),
 ])
 def test_what_is_wrong_is_told_in_one_line(arguments, said):
     done = run("bench", *BRIEF, *arguments)
@@ -122,6 +141,14 @@ def test_what_is_wrong_is_told_in_one_line(arguments, said):
     assert done.stderr.count("\n") == 1
     assert done.stderr.startswith("wsengine bench: ")
     assert said in done.stderr
+
+
+@pytest.mark.recording
+@pytest.mark.parametrize(("option", "value"), [("seed", "1"), ("size", "128"), ("rate", "0")])
+def test_a_recording_is_sent_as_it_is(recordings, capsys, option, value):
+    assert main(["bench", *BRIEF, "--recording", str(recordings / "bitfinex.jsonl.gz"), f"--{option}", value]) == 2
+    said = f"--{option} {value}: leave it out beside --recording; its messages are sent as they are"
+    assert said in capsys.readouterr().err
 
 
 def test_a_port_that_is_taken_is_told_in_one_line():
@@ -146,3 +173,54 @@ def test_without_psutil_it_says_what_to_install(monkeypatch, capsys):
     monkeypatch.setattr("wsengine.cli.bench.find_spec", lambda name: None)
     assert main(["bench", *BRIEF]) == 1
     assert "pip install 'wsengine[bench]'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_a_peer_that_fails_is_left_out_and_the_rest_is_measured(form, tmp_path, monkeypatch, capsys):
+    tmp_path.joinpath("broken_client.py").write_text("raise OSError('out of luck')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setitem(PEERS, "broken", Peer("broken_client", {}))
+    assert main(["bench", *BRIEF, "--rate", "1000", "--compare", "broken", *form]) == 0
+    out, told = capsys.readouterr()
+    reason = "broken_client: status 1: OSError: out of luck"
+    assert told.splitlines()[-1] == f"wsengine bench: broken failed in round 1 of 1, and is left out from there on: {reason}"
+    if form:
+        found = json.loads(out)["entries"]
+        assert found["broken"]["failure"] == {"round": 1, "reason": reason}
+        assert found["wsengine"]["rounds"][0]["messages"] > 0
+    else:
+        assert f"FAILED  broken in round 1: {reason}" in out.splitlines()
+
+
+def test_with_nothing_left_the_reason_is_all_that_is_told():
+    done = run("bench", *BRIEF, "--rounds", "3", "--url", "ws://127.0.0.1:9/?key=secret")
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert "wsengine failed in round 1 of 3, and nothing is left to measure: " in done.stderr.splitlines()[-1]
+    assert "refused" in done.stderr.splitlines()[-1]
+    assert len(done.stderr.splitlines()) == 3
+    assert "secret" not in done.stderr
+
+
+def test_an_output_in_ascii_and_no_standard_error():
+    done = subprocess.run(["sh", "-c", 'exec "$@" 2>&-', "sh", *COMMAND, "bench", *BRIEF, "--rate", "1000"], text=True,
+                          timeout=60, env={**ENVIRONMENT, "PYTHONIOENCODING": "ascii"}, stdout=subprocess.PIPE)
+    assert done.returncode == 0
+    assert "p50 ?s" in done.stdout
+    assert "run 1 of 1" not in done.stdout
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_it_and_what_it_has_started(number, status):
+    process = subprocess.Popen([*COMMAND, "bench", "--rate", "100", "--seconds", "600"], env=ENVIRONMENT, text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    with process:
+        while "run 1 of" not in process.stderr.readline():
+            assert process.poll() is None
+        started = psutil.Process(process.pid)
+        while len(children := started.children()) < 2:  # the feed and the client
+            assert process.poll() is None
+        process.send_signal(number)
+        assert process.wait(30) == status
+        assert process.stdout.read() == ""
+    assert psutil.wait_procs(children, timeout=10)[1] == []

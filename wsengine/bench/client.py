@@ -1,8 +1,8 @@
 """The pipeline of a case as a measured client: `python -m wsengine.bench.client URL --case JSON`, which prints one line.
 
 It is measured as the peers are (`testing/peers/window`). Under a flood, latencies are those of the first message of each
-chunk, taken just before its handler is called: a look at the clock for every message would be a cost of its own. At a rate
-they are those of all messages, taken by the handler, as with the peers.
+chunk, taken just before its handler is called: a look at the clock for every message would be a cost of its own. At a rate,
+and where the handler takes long, they are those of all messages, taken by the handler, as with the peers.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from wsengine.pipeline.pipeline import Pipeline
 from wsengine.pipeline.processors import Processors
 from wsengine.testing.peers.window import Tally, arguments, measure, report
 from wsengine.testing.stamp import read_stamp
+from wsengine.websocket.failures import process_exception
 from wsengine.websocket.producer import WebSocketProducer
+from wsengine.wording import told
 
 if TYPE_CHECKING:
     import argparse
@@ -119,11 +121,55 @@ def pipeline_of(
     return kind(producer, tally, work, processors=processors)
 
 
-def producer_of(case: Case, options: argparse.Namespace) -> WebSocketProducer:
+class Fault:
+    """Why the connection was lost last, or could not be made; in the supervisor's thread."""
+
+    def __init__(self) -> None:
+        self.error: BaseException | None = None
+
+    def __call__(self, error: BaseException) -> BaseException | None:
+        self.error = error
+        return process_exception(error)
+
+    def check(self) -> None:
+        """RuntimeError if there was one: whoever waits for a first message need not wait on."""
+        if self.error is not None:
+            raise RuntimeError(f"the connection failed: {told(self.error)}") from self.error
+
+
+def producer_of(case: Case, options: argparse.Namespace, fault: Fault) -> WebSocketProducer:
     """The producer of a case."""
     context = ssl.create_default_context(cafile=options.ca) if options.ca else None
     return WebSocketProducer(options.url, ssl=context, compression="deflate" if case.deflate else None,
-                             proxy=True if options.foreign else None)
+                             proxy=True if options.foreign else None, process_exception=fault)
+
+
+def stamped_of(case: Case, options: argparse.Namespace) -> str:
+    """Which messages' latencies are taken, see `pipeline_of`."""
+    if not options.stamped:
+        return "no"
+    return "message" if options.mode == "latency" or case.cost.startswith(SLOW) else "chunk"
+
+
+def count_of(
+    pipeline: Measured, producer: WebSocketProducer, counter: EventCounter | None, fault: Fault
+) -> Callable[[], tuple[int, int]]:
+    """Messages and bytes so far, for `measure`."""
+
+    def handled() -> int:
+        # The engine's own counts: with several processors `+=` loses some now and then.
+        if counter is not None:
+            return counter.value
+        stats = pipeline.stats()
+        return stats.successful + stats.failed
+
+    def read() -> tuple[int, int]:
+        count = handled()
+        if not count:
+            fault.check()
+        return count, sum(one.counts()["bytes"] for one in producer.connections)
+
+    return read
 
 
 def main() -> None:
@@ -138,18 +184,15 @@ def main() -> None:
     if case.tls == "B":
         os.environ["WSENGINE_TLS_PATH"] = "B"
     tally = Tally(case.size)
-    producer = producer_of(case, options)
+    fault = Fault()
+    producer = producer_of(case, options, fault)
     counter = EventCounter() if case.cost.startswith(SLOW) else None
-    stamped = ("message" if options.mode == "latency" else "chunk") if options.stamped else "no"
+    stamped = stamped_of(case, options)
     pipeline = pipeline_of(case, producer, tally, stamped=stamped, counter=counter)
 
-    def read() -> tuple[int, int]:
-        # The engine's own counts: with several processors `+=` loses some now and then.
-        count = pipeline.stats().successful if counter is None else counter.value
-        return count, sum(one.counts()["bytes"] for one in producer.connections)
-
     with pipeline:
-        result = measure(read, tally.latencies, seconds=options.seconds, warmup=options.warmup)
+        result = measure(count_of(pipeline, producer, counter, fault), tally.latencies,
+                         seconds=options.seconds, warmup=options.warmup)
         stats = pipeline.stats()
         path = [one.tls_path for one in producer.connections]
         reason = producer.connections[0].tls_reason
@@ -157,6 +200,7 @@ def main() -> None:
     if case.tls != "none" and path[0] != case.tls:
         raise RuntimeError(f"TLS takes path {path[0]} here, not {case.tls}: {reason}")
     result["failed"] = stats.failed
+    result["reconnects"] = sum(one.reconnects for one in producer.connections)
     result["dropped"] = sum(one.counts()["dropped"] for one in producer.connections)
     if not tally.latencies:
         result |= {"p50_us": stats.latency_p50 * 1e6, "p99_us": stats.latency_p99 * 1e6}

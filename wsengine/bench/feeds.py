@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from wsengine.errors import ConfigurationError
+from wsengine.options import whole
 from wsengine.testing.feed import Feed
 from wsengine.testing.images import SYMBOLS, trade
 from wsengine.testing.tls import ServerTLS
@@ -34,6 +35,9 @@ class Source:
     """Where messages come from: `url`, another server; else `recording`, a file; else made-up trades.
 
     rate: messages a second of trades, None for flat out. seed: of the trades. certificate: file of the feed's, for TLS.
+
+    Raises:
+        ConfigurationError: seed or port are none.
     """
 
     url: str | None = None
@@ -42,6 +46,17 @@ class Source:
     seed: int = 1
     port: int = 0
     certificate: Path | None = None
+
+    def __post_init__(self) -> None:
+        whole("source.seed", self.seed)
+        whole("source.port", self.port, maximum=65535)
+
+    @property
+    def ignores(self) -> tuple[str, ...]:
+        """The options, its own and those of a case, that have no effect on what it sends."""
+        if self.url is not None:
+            return ("size", "tls", "deflate", "rate", "seed", "port")
+        return ("size", "rate", "seed") if self.recording is not None else ()
 
     def stamps(self, case: Case) -> bool:
         """Whether the messages of this case say when they were sent."""

@@ -24,7 +24,8 @@ ROOT = str(Path(__file__).resolve().parents[2])
 
 
 class DriverFailed(RuntimeError):
-    """A driver ended without its line; the text is the last line that it said instead, a note has all of them."""
+    """A driver ended without its line, or with one that cannot be true. The text is the last line that it said instead; a
+    note has all of them."""
 
 
 def drive(
@@ -34,7 +35,7 @@ def drive(
     to import from.
 
     Raises:
-        DriverFailed: it ended with another status than 0, or not within `timeout` seconds.
+        DriverFailed: it ended with another status than 0, or without its line, or not within `timeout` seconds.
     """
     name = module.rpartition(".")[2]
     path = os.pathsep.join(filter(None, [path, ROOT, os.environ.get("PYTHONPATH")]))
@@ -44,22 +45,40 @@ def drive(
                               text=True, timeout=timeout, check=False)
     except subprocess.TimeoutExpired:
         raise DriverFailed(f"{name}: no result within {timeout:g} seconds") from None
+    said = done.stderr.strip()
+    last = said.rpartition("\n")[2] or "it said nothing"
     if done.returncode:
-        said = done.stderr.strip()
-        failure = DriverFailed(f"{name}: status {done.returncode}: {said.rpartition(chr(10))[2] or 'it said nothing'}")
-        failure.add_note(said)
-        raise failure
-    result: dict[str, Any] = json.loads(done.stdout)
+        raise _failure(f"{name}: status {done.returncode}: {last}", said)
+    try:
+        result: dict[str, Any] = json.loads(done.stdout)
+    except ValueError:
+        raise _failure(f"{name}: it ended without a result: {last}", said) from None
     return result
 
 
+def _failure(text: str, said: str) -> DriverFailed:
+    failure = DriverFailed(text)
+    failure.add_note(said)
+    return failure
+
+
 def drive_feed(
-    feed: Feed, module: str, *arguments: object, seconds: float, environment: Mapping[str, str] | None = None,
-    path: str = "",
+    feed: Feed, module: str, *arguments: object, seconds: float, beside: float = 60.0,
+    environment: Mapping[str, str] | None = None, path: str = "",
 ) -> dict[str, Any]:
-    """Start `feed`, run the driver against it, stop the feed; the line gets the feed's idle share of its time."""
+    """Start `feed`, run the driver against it, stop the feed; the line gets the feed's idle share of its time.
+
+    Args:
+        seconds: that are measured. beside: that the driver may take for all else.
+
+    Raises:
+        DriverFailed: as `drive`; or it counts more messages than were sent, as one does that takes the end for messages.
+    """
     with feed:
-        result = drive(module, feed.url, "--seconds", seconds, *arguments, timeout=60 + seconds, environment=environment,
-                       path=path)
+        result = drive(module, feed.url, "--seconds", seconds, *arguments, timeout=beside + seconds,
+                       environment=environment, path=path)
         log = feed.stop()
+    if result.get("messages", 0) > log.messages:
+        raise DriverFailed(f"{module.rpartition('.')[2]}: it counted {result['messages']:,} messages, and the feed, as far "
+                           f"as it could still say, sent {log.messages:,}")
     return result | {"server_idle_share": log.idle_share}

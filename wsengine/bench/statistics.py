@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from wsengine.testing.peers.cores import usable_cores
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["MACHINE", "Spread", "column", "machine_set", "ratios", "server_set", "spread", "warnings"]
+__all__ = ["Spread", "column", "machine_set", "ratios", "server_set", "spread", "warnings", "why_machine"]
 
 #: Below this share of idle time, a server or a machine is taken to have set the figure.
 BUSY = 0.05
@@ -47,13 +48,15 @@ def warnings(name: str, rounds: Sequence[dict[str, Any]]) -> list[str]:
         said.append(f"{name}: the server set the figure in at least one round, it was idle for {idle:.0%} only")
     busy = machine_set(rounds)
     if busy:
-        said.append(f"{name}: the machine set the figure in {busy} of {len(rounds)} rounds: {MACHINE}")
+        said.append(f"{name}: the machine set the figure in {busy} of {len(rounds)} rounds: {why_machine()}")
     return said
 
 
-#: What it means that the machine set a figure.
-MACHINE = (f"all {os.cpu_count()} cores were busy, with this client, the server and whatever else runs; with more cores it "
-           "differs")
+def why_machine() -> str:
+    """What it means that the machine set a figure."""
+    cores = usable_cores()
+    return (f"{cores:.3g} core{'' if cores == 1 else 's'}, all that may be used here, were busy with this client, the "
+            "server and whatever else runs; with more cores it differs")
 
 
 def server_set(rounds: Sequence[dict[str, Any]]) -> int:
@@ -62,5 +65,5 @@ def server_set(rounds: Sequence[dict[str, Any]]) -> int:
 
 
 def machine_set(rounds: Sequence[dict[str, Any]]) -> int:
-    """In how many rounds no core was idle."""
+    """In how many rounds none of the cores was idle, or a quota was used up."""
     return sum(one["machine_idle_share"] < BUSY for one in rounds)

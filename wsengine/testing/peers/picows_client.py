@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from importlib.metadata import version
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from wsengine.testing.peers.aside import measure_aside
@@ -12,6 +13,9 @@ from wsengine.testing.stamp import read_stamp
 
 if TYPE_CHECKING:
     import argparse
+
+#: Bytes of a frame: the check is there in any case.
+LARGEST = 1 << 28
 
 
 def listener(mode: str, tally: Tally) -> Any:
@@ -36,7 +40,7 @@ async def run(options: argparse.Namespace, tally: Tally) -> None:
     import picows
 
     transport, _ = await picows.ws_connect(
-        lambda: listener(options.mode, tally), options.url, max_frame_size=1 << 28,
+        lambda: listener(options.mode, tally), options.url, max_frame_size=LARGEST,
         read_buffer_init_size=options.read_buffer)
     await transport.wait_disconnected()
 
@@ -51,7 +55,8 @@ def main() -> None:
     tally = Tally(options.size)
     measure_aside(tally, options, {
         "client": "picows", "version": version("picows"), "loop": f"uvloop {version('uvloop')}",
-        "read_buffer_init_size": options.read_buffer, "payload": "bytes", "utf8_checked": False,
+        "aiofastnet": version("aiofastnet") if find_spec("aiofastnet") else None,  # which it takes where it is there
+        "max_frame_size": LARGEST, "read_buffer_init_size": options.read_buffer, "payload": "bytes", "utf8_checked": False,
     })
     uvloop.run(run(options, tally))
 

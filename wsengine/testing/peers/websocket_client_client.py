@@ -17,7 +17,7 @@ def main() -> None:
     tally = Tally(options.size)
     measure_aside(tally, options, {
         "client": "websocket-client", "version": version("websocket-client"), "api": "recv_data()",
-        "enable_multithread": False, "utf8_checked": False,
+        "enable_multithread": False, "skip_utf8_validation": True, "utf8_checked": False,
     })
     connection = websocket.create_connection(
         options.url, timeout=30, enable_multithread=False, skip_utf8_validation=True)

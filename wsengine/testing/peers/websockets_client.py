@@ -19,7 +19,7 @@ def main() -> None:
     tally = Tally(options.size)
     measure_aside(tally, options, {
         "client": "websockets", "version": version("websockets"), "api": "sync recv(decode=False)",
-        "compression": None, "max_queue": options.max_queue, "utf8_checked": False,
+        "compression": None, "max_size": None, "max_queue": options.max_queue, "utf8_checked": False,
     })
     with connect(options.url, compression=None, proxy=None, max_size=None, max_queue=options.max_queue) as connection:
         recv = connection.recv

@@ -14,6 +14,8 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from wsengine.testing.peers.cores import idle_share, look
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -82,14 +84,14 @@ def measure(
             raise TimeoutError(f"no message came within {PATIENCE} seconds; does the feed send?")
         time.sleep(0.01)
     time.sleep(warmup)
-    machine = psutil.cpu_times()
+    cores = look()
     before = _sample(read, latencies)
     time.sleep(seconds)
     after = _sample(read, latencies)
     if after.messages == before.messages:
         raise TimeoutError(f"no message came in the {seconds} seconds measured; measure longer, or send faster")
     return _difference(before, after, latencies) | {
-        "machine_idle_share": _idle_share(machine, psutil.cpu_times()), "rss_bytes": psutil.Process().memory_info().rss}
+        "machine_idle_share": idle_share(cores, look()), "rss_bytes": psutil.Process().memory_info().rss}
 
 
 def report(result: dict[str, Any], settings: dict[str, Any]) -> None:
@@ -138,11 +140,3 @@ def _difference(before: Sample, after: Sample, latencies: Sequence[int]) -> dict
     }
     measured = latencies[before.latencies : after.latencies]
     return result | percentiles(measured) if measured else result
-
-
-def _idle_share(before: Any, after: Any) -> float:
-    """The share of all cores' time in which nobody wanted them."""
-    spent = [late - early for early, late in zip(before, after, strict=True)]
-    total = sum(spent)
-    idle = after.idle - before.idle + getattr(after, "iowait", 0) - getattr(before, "iowait", 0)
-    return idle / total if total else 1.0
