@@ -49,6 +49,12 @@ def test_the_log_shows_the_life_of_the_connection():
     assert 0 < int(chunks) <= int(messages)
 
 
+def test_the_three_handlers_that_are_tuned_handle():
+    done = run("tuning.py")
+    assert done.stdout == "".join(f"{name}: 200 messages, 0 failed\n" for name in ("Averages", "Enriches", "Signs"))
+    assert done.stderr == ""
+
+
 def test_channel_ids_are_looked_up_in_their_own_session():
     done = run("channels.py")
     assert done.stdout == "ETH/EUR: 200 updates\nXBT/EUR: 200 updates\n400 updates in all, 2 sessions\n"

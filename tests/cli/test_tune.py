@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import subprocess
@@ -19,8 +20,8 @@ from wsengine.tune.sampling import can_look
 BRIEF = ("--most", "4", "--seconds", "0.4", "--warmup", "0.1", "--budget", "5")
 LONGER = (*BRIEF, "--budget", "40")
 HANDLERS = textwrap.dedent("""
-    import random, sys, threading, time
-    from wsengine import Batcher, Pipeline
+    import json, random, sys, threading, time
+    from wsengine import Batcher, Message, Pipeline, WebSocketProducer
 
     def computes(message):
         for _ in range(500):
@@ -75,6 +76,21 @@ HANDLERS = textwrap.dedent("""
         sys.stderr.write("the handler ends the process\\n")
         sys.stderr.flush()
         os._exit(3)
+
+    class Counts(Pipeline):
+        def handle_message(self, message): pass
+
+    class Transformed(Pipeline):
+        def __init__(self):
+            super().__init__(WebSocketProducer(
+                "wss://127.0.0.1:1/real", headers={"authorization": "secret"}, server_hostname="real", max_size=4096,
+                transformer=lambda data, metadata: Message(("transformed", data))))
+        def handle_message(self, message):
+            assert message.data[0] == "transformed"
+
+    class OwnFeed(Pipeline):
+        def handle_message(self, message):
+            assert json.loads(message.data)["n"] < 50
 
     class Batched(Pipeline):
         def __init__(self, producer):
@@ -149,10 +165,41 @@ def test_a_handler_that_raises_is_survived_and_told(tune):
     assert "a line for standard output" not in done.stdout
 
 
+def test_what_else_would_change_it_is_measured(tune):
+    """A chunk handler, and latency at a pace; what a Python without the GIL brings is at least told of."""
+    found = recommended(tune("handlers:Counts", *LONGER, "--most", "1", "--json"))
+    changes = {change["name"]: change for change in found["changes"]}
+    assert len(changes["handle_messages"]["ratios"]) == 2
+    assert changes["handle_messages"]["ratio"] > 0.3
+    if found["gil"]:
+        assert changes["free-threaded"]["ratios"] or changes["free-threaded"]["problem"]
+    (point,) = found["paced"]["points"]
+    assert 0 < point["latency_p50"] < found["points"][0]["latency_p50"]
+    assert point["rate"] < 0.7 * max(one["rate"] for one in found["points"])
+
+
+def test_what_becomes_of_messages_is_as_in_its_own_pipeline(tune, tmp_path):
+    """The options of its own producer that act on messages are taken over, those of its endpoint are not."""
+    found = recommended(tune("handlers:Transformed", *BRIEF, "--most", "1", "--json"))
+    assert found["points"][0]["failed"] == 0
+    assert found["points"][0]["rate"] > 0
+
+
+def test_a_recording_may_be_sent_at_a_rate(tune, tmp_path):
+    with gzip.open(tmp_path / "feed.jsonl.gz", "wt") as file:
+        for number in range(50):
+            file.write(json.dumps([number / 10, json.dumps({"n": number})]) + "\n")
+    found = recommended(tune("handlers:OwnFeed", "--recording", "feed.jsonl.gz", "--rate", "2000", *BRIEF, "--json"))
+    assert found["reason"]["bound"] == "feed-bound"
+    assert found["points"][0]["failed"] == 0
+    assert found["paced"] is None
+
+
 def test_another_server_is_used_only_where_it_is_named(tune):
     with Feed.trades(rate=5000) as feed:
         found = recommended(tune("--handler", "handlers:computes", *BRIEF, "--url", feed.url, "--json"))
-        assert len(feed.log().connections) == len(found["points"])
+        # One for each point, and those that changes are measured by.
+        assert len(feed.log().connections) >= len(found["points"]) + 2 * sum(len(one["ratios"]) for one in found["changes"])
     assert found["points"][0]["server_idle"] is None
 
 
@@ -223,6 +270,9 @@ def test_what_cannot_be_measured_is_told_in_one_line(tune, handler, said):
     (("--handler", "handlers:waits", "--url", "ftp://x"), "ftp"),
     (("--handler", "handlers:waits", "--url", "ws://127.0.0.1:1", "--rate", "5"), "--rate 5: leave it out"),
     (("--handler", "handlers:waits", "--recording", "/nowhere.gz"), "/nowhere.gz"),
+    (("--handler", "handlers:waits", "--url", "ws://127.0.0.1:1", "--size", "500"), "--size 500: leave it out"),
+    (("--handler", "handlers:waits", "--url", "ws://127.0.0.1:1", "--seed", "5"), "--seed 5: leave it out"),
+    (("--handler", "handlers:waits", "--free-threaded", "nowhere"), "--free-threaded nowhere: name one by"),
 ])
 def test_what_is_wrong_is_told_in_one_line(tune, arguments, said):
     done = tune(*arguments)

@@ -19,8 +19,10 @@ from wsengine.tune.shares import Shares
 
 pytest.importorskip("matplotlib", reason="matplotlib draws the pictures: pip install 'wsengine[tune]'")
 
+from wsengine.tune.changes import Change
 from wsengine.tune.files import write
-from wsengine.tune.plots import COLOURS, PICTURES, along_concurrency
+from wsengine.tune.pace import Paced
+from wsengine.tune.plots import COLOURS, pictures
 
 REASON = Reason("GIL-bound", "processors wait for the GIL for 50% & more", "cheaper <handlers>")
 FIRST = Reason("I/O-bound", "processors wait for something outside for 90%", "more processors")
@@ -70,7 +72,7 @@ def test_the_page_stands_alone_and_is_whole(folder):
     text = (folder / "report.html").read_text(encoding="utf-8")
     page = Page(text)
     assert page.open == []
-    assert len(page.sources) == len(PICTURES)
+    assert len(page.sources) == 3
     assert all(source.startswith("data:image/png;base64,") for source in page.sources)
     assert page.links == []
     assert not re.search(r"https?://|@import|url\(", text)
@@ -85,7 +87,7 @@ def test_what_it_says_is_text_and_not_markup(folder):
 
 
 def test_the_pictures_are_files_too_and_the_figures_stand_beside_them(folder):
-    for name in PICTURES:
+    for name in ("throughput", "latency", "shares"):
         data = (folder / f"{name}.png").read_bytes()
         assert data.startswith(b"\x89PNG\r\n\x1a\n")
         assert struct.unpack(">II", data[16:24]) == (880, 462)
@@ -93,7 +95,27 @@ def test_the_pictures_are_files_too_and_the_figures_stand_beside_them(folder):
 
 
 def test_pictures_over_concurrency_show_what_differs_in_nothing_else(found):
-    assert [one.concurrency for one in along_concurrency(found)] == [1, 2, 4]
+    assert [one.concurrency for one in found.along_concurrency()] == [1, 2, 4]
+
+
+def test_latencies_are_shown_as_they_were_measured(found):
+    assert "flat out" in pictures(found)["latency"][1]
+    assert "at 500 messages a second" in pictures(found, 500.0)["latency"][1]
+    flat_out = pictures(found)["latency"][0]
+    found.paced = Paced(2000.0, [Point(Setting(concurrency=2), latency_p50=0.001, latency_p99=0.002),
+                                 Point(Setting(concurrency=4), latency_p50=0.001, latency_p99=0.003)])
+    picture, said = pictures(found)["latency"]
+    assert "at 2,000 messages a second, which is half" in said
+    assert picture != flat_out
+
+
+def test_what_would_change_it_is_told(tmp_path, found):
+    found.changes = [Change("handle_messages", "handle_messages in a loop", found.best, (1.2, 1.4)),
+                     Change("free-threaded", "Python without the <GIL>", found.best, problem="none is at hand")]
+    write(tmp_path, found, REASON, FIRST, about="", figures="{}")
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "handle_messages in a loop: 1.30 x as many messages a second (1.20 … 1.40)" in text
+    assert "Python without the &lt;GIL&gt;: not measured, none is at hand" in text
 
 
 def test_it_is_written_over_an_older_one(folder, found):

@@ -30,6 +30,7 @@ def point(processor, *, count=1, reader=QUIET, batch=None, busiest=None, **more)
     ("partition-bound", point(Shares(running=0.2, idle=0.8), busiest=Shares(running=0.99), count=8, paused=0.9)),
     ("I/O-bound", point(Shares(running=0.01, blocked=0.99))),
     ("I/O-bound", point(Shares(running=0.01, gil=0.1, blocked=0.89), count=64)),
+    ("I/O-bound", point(Shares(running=0.004, core=0.01, gil=0.02, blocked=0.966), count=64)),
     ("feed-bound", point(Shares(running=0.1, idle=0.9), server_idle=0.9)),
     ("feed-bound", point(Shares(running=0.3, idle=0.7), server_idle=0.0)),
     ("ring-bound", point(Shares(running=0.3, idle=0.7), reader=Shares(running=0.95), server_idle=0.5)),

@@ -19,7 +19,10 @@ from wsengine.errors import ConfigurationError, InvalidURI
 from wsengine.options import whole
 from wsengine.testing.images import MINIMUM_TRADE
 from wsengine.testing.recording import load_recording
+from wsengine.tune.changes import by_chunk, without_gil
+from wsengine.tune.interpreters import free_threaded
 from wsengine.tune.measure import Measure
+from wsengine.tune.pace import MOST, paced
 from wsengine.tune.reason import reason_of
 from wsengine.tune.report import figures, lines
 from wsengine.tune.search import Found, Search, exhaustive
@@ -28,6 +31,7 @@ from wsengine.websocket.uri import parse_uri
 if TYPE_CHECKING:
     import argparse
 
+    from wsengine.tune.interpreters import Interpreter
     from wsengine.tune.reason import Reason
     from wsengine.tune.setting import Point
 
@@ -51,11 +55,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--recording", metavar="FILE", help="send this recorded feed, over and over, flat out")
     source.add_argument("--url", help="take what this server sends, in place of a feed of this machine")
-    option("--size", type=whole_number, default=128, metavar="BYTES", help="of each made-up trade that is sent (128)")
+    option("--size", type=whole_number, metavar="BYTES", help="of each made-up trade that is sent (128)")
+    option("--seed", type=whole_number, metavar="N", help="of the made-up trades (1)")
     option("--rate", type=rate, default=0.0, metavar="N", help="messages a second, 0 for as many as are taken (0)")
     option("--budget", type=duration, default=90.0, metavar="N", help="seconds that it may take (90)")
     option("--seconds", type=duration, default=1.0, metavar="N", help="measured at each setting (1)")
     option("--warmup", type=duration, default=0.3, metavar="N", help="before that (0.3)")
+    option("--patience", type=duration, default=5.0, metavar="N", help="until the first message has to be handled (5)")
+    option("--free-threaded", metavar="PYTHON",
+           help="a Python without the GIL to measure with, too; by default one of the PATH that has wsengine")
     option("--most", type=whole_number, default=64, metavar="N", help="processors to try at the most (64)")
     option("--exhaustive", action="store_true", help="measure every setting of a grid instead, whatever it takes")
     option("--json", action="store_true", help="everything as JSON instead of the report")
@@ -67,7 +75,8 @@ def run(given: argparse.Namespace, stream: TextIO) -> int:
     measure = _measure(given)
     folder = None if given.out is None else prepared(given.out)
     most = whole("tune.most", given.most, minimum=1, maximum=1024)
-    measure.check()
+    chunks = measure.check()["chunks"]
+    interpreter = free_threaded(measure, given.free_threaded)
     print(f"measuring, {given.budget:g} s at the most" if not given.exhaustive else
           f"measuring {len(exhaustive(most))} settings", file=sys.stderr, flush=True)
 
@@ -81,6 +90,7 @@ def run(given: argparse.Namespace, stream: TextIO) -> int:
     if not found.of(found.best):
         print(f"wsengine tune: nothing could be measured: {found.points[0].problem}", file=sys.stderr)
         return 1
+    _look_further(measure, found, interpreter, chunks=chunks)
     best = reason(found.typical(found.best))
     first = reason(found.typical(found.points[0].setting)) if found.of(found.points[0].setting) else best
     about = {"target": measure.target, "kind": measure.kind, "gil": measure.gil, "python": platform.python_version()}
@@ -89,9 +99,25 @@ def run(given: argparse.Namespace, stream: TextIO) -> int:
     if folder is not None:
         from wsengine.tune.files import write
 
-        path = write(folder, found, best, first, about=_about(measure), figures=written)
+        path = write(folder, found, best, first, about=_about(measure), figures=written, rate=measure.rate)
         print(f"wsengine tune: written: {path}", file=sys.stderr)
     return 0
+
+
+def _look_further(measure: Measure, found: Found, interpreter: Interpreter | str, *, chunks: bool) -> None:
+    """What is measured once the setting has been found, as far as time is left: what would change it; latency at a pace."""
+    print("measuring what would change it, and latencies", file=sys.stderr, flush=True)
+    each = found.seconds / len(found.points)
+
+    def time_left(measurements: int) -> bool:
+        return time.monotonic() + measurements * each < measure.until
+
+    if not chunks:
+        found.changes.append(by_chunk(measure, found.best, time_left))
+    if measure.gil:
+        found.changes.append(without_gil(measure, found.best, interpreter, time_left))
+    if measure.rate is None and measure.url is None and time_left(MOST):
+        found.paced = paced(measure, found)
 
 
 def prepared(folder: str) -> Path:
@@ -136,13 +162,17 @@ def _measure(given: argparse.Namespace) -> Measure:
         parse_uri(given.url)
     if given.recording is not None:
         load_recording(given.recording)
-    if given.rate and (given.url or given.recording):
-        raise ConfigurationError("tune.rate", f"{given.rate:g}", "leave it out; only made-up trades have a rate")
-    whole("tune.size", given.size, minimum=MINIMUM_TRADE, maximum=LARGEST)
+    for name in ("size", "seed", "rate"):
+        value = getattr(given, name)
+        if value and (given.url or (given.recording and name != "rate")):
+            raise ConfigurationError(f"tune.{name}", f"{value:g}", "leave it out; it says what a feed of this machine sends"
+                                     if given.url else "leave it out; a recording is sent as it is")
+    size = whole("tune.size", 128 if given.size is None else given.size, minimum=MINIMUM_TRADE, maximum=LARGEST)
+    seed = whole("tune.seed", 1 if given.seed is None else given.seed)
     target = given.target or given.handler
     kind = "pipeline" if given.handler is None else "chunk" if given.chunk else "message"
-    return Measure(target, kind, size=given.size, recording=given.recording, rate=given.rate or None, url=given.url,
-                   seconds=given.seconds, warmup=given.warmup)
+    return Measure(target, kind, size=size, seed=seed, recording=given.recording, rate=given.rate or None, url=given.url,
+                   seconds=given.seconds, warmup=given.warmup, patience=given.patience)
 
 
 def _sweep(measure: Measure, most: int) -> Found:

@@ -7,26 +7,28 @@ print goes to standard error. It ends with its parent.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
+import platform
 import sys
 import threading
 import time
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from wsengine import telemetry
 from wsengine.errors import ConfigurationError
 from wsengine.event_counter import EventCounter
-from wsengine.tune.target import load, without_starts
-from wsengine.websocket.producer import WebSocketProducer
+from wsengine.tune.target import handled_in_a_loop, load, producer_for, without_starts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from wsengine.pipeline.pipeline import Pipeline
 
-__all__ = ["main", "runtime_addresses"]
+__all__ = ["distribution_version", "has_gil", "main", "runtime_addresses"]
 
 #: Seconds between looks at the pipeline.
 LOOK = 0.02
@@ -46,6 +48,18 @@ def runtime_addresses() -> tuple[int, int]:
             if low <= end < high:            # a run of mappings without a gap
                 end = high
     return begin, min(end, begin + LARGEST_RUNTIME)
+
+
+def has_gil() -> bool:
+    """Whether there is a GIL in this process now: what a module imports may have brought it back."""
+    return bool(getattr(sys, "_is_gil_enabled", lambda: True)())
+
+
+def distribution_version() -> str:
+    """Of the package that is measured; "" where it is not installed."""
+    with contextlib.suppress(PackageNotFoundError):
+        return version("wsengine")
+    return ""
 
 
 class Count:
@@ -139,9 +153,12 @@ class Client:
             with without_starts():
                 pipeline = load(given["target"], given["kind"])
             if given["url"] is None:
-                self._tell(found=True)
+                self._tell(found=True, chunks=pipeline.handle_messages is not None, gil=has_gil(),
+                           python=platform.python_version(), version=distribution_version())
                 return
-            pipeline._wsengine_instead(WebSocketProducer(given["url"], proxy=given["proxy"]), **given["setting"])
+            if given["loop"]:
+                handled_in_a_loop(pipeline)
+            pipeline._wsengine_instead(producer_for(pipeline, given["url"], ours=given["ours"]), **given["setting"])
         except ConfigurationError as error:
             self._tell(refused=[error.path, str(error.value), error.remedy], problem=str(error))
             return
@@ -161,7 +178,7 @@ class Client:
         time.sleep(given["warmup"])
         self._tell(threads={one.native_id: one.name for one in threading.enumerate() if one.native_id is not None},
                    runtime=runtime_addresses() if sys.platform == "linux" else (0, 0),
-                   gil=getattr(sys, "_is_gil_enabled", lambda: True)())
+                   gil=has_gil())
         self._tell(**Watch(pipeline, count).run(given["seconds"]))
         time.sleep(given["patience"])            # its parent takes a last look, and ends it
 

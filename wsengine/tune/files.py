@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from wsengine.tune.page import page
-from wsengine.tune.plots import PICTURES, png
+from wsengine.tune.plots import pictures
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,12 +16,13 @@ if TYPE_CHECKING:
 __all__ = ["write"]
 
 
-def write(folder: Path, found: Found, reason: Reason, first: Reason, *, about: str, figures: str) -> Path:
+def write(folder: Path, found: Found, reason: Reason, first: Reason, *, about: str, figures: str,
+          rate: float | None = None) -> Path:
     """Write a report into a folder that is there, over what is there already; where its page is. OSError as files do."""
-    pictures = {name: (png(draw(found)), text) for name, (draw, text) in PICTURES.items()}
-    for name, (data, _) in pictures.items():
+    drawn = pictures(found, rate)
+    for name, (data, _) in drawn.items():
         (folder / f"{name}.png").write_bytes(data)
     (folder / "report.json").write_text(figures + "\n", encoding="utf-8")
     path = folder / "report.html"
-    path.write_text(page(found, reason, first, about=about, pictures=pictures), encoding="utf-8")
+    path.write_text(page(found, reason, first, about=about, pictures=drawn), encoding="utf-8")
     return path

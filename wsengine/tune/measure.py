@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 from wsengine.errors import ConfigurationError
 from wsengine.testing.feed import Feed
 from wsengine.testing.peers.window import role_of
+from wsengine.testing.recording import load_recording
+from wsengine.testing.wire import TEXT
 from wsengine.tune.sampling import Sampler, can_look
 from wsengine.tune.setting import Point
 from wsengine.tune.shares import busiest, mean
@@ -46,23 +48,26 @@ class Measure:
 
     Args:
         target, kind: the user's handler, see `target.load`.
-        size, recording, rate: of what the feed sends: trades of so many bytes, or a recording; messages a second of trades,
+        size, seed, recording, rate: of what the feed sends: trades of so many bytes, or a recording; messages a second,
             None for as many as are taken.
         url: of another server to take instead; what is sent is its own matter then.
         seconds, warmup: how long is measured, and how long the pipeline runs before.
         patience: seconds until the first message must have been handled.
+        loop: whether `handle_message` is called in a loop by a `handle_messages`.
+        python: the interpreter that the user's code runs in.
     """
 
     target: str
     kind: str = "pipeline"
     size: int = 128
+    seed: int = 1
     recording: str | None = None
     rate: float | None = None
     url: str | None = None
     seconds: float = 1.0
     warmup: float = 0.3
     patience: float = 5.0
-    #: Of the interpreter that the user's code runs in.
+    loop: bool = False
     python: str = sys.executable
     #: When all has to be over, on the monotonic clock.
     until: float = math.inf
@@ -73,16 +78,25 @@ class Measure:
         """The point of a setting; one with a `problem` where it can't be measured."""
         if self.url is not None:
             return self._point(setting, self.url)
-        feed = (Feed.recording(self.recording, speed=None, loop=True) if self.recording is not None
-                else Feed.trades(size=self.size, rate=self.rate))
-        with feed:
+        with self._feed() as feed:
             point = self._point(setting, feed.url)
             idle = feed.stop().idle_share
         return Point(**{name: getattr(point, name) for name in Point.__slots__} | {"server_idle": idle})
 
-    def check(self) -> None:
+    def _feed(self) -> Feed:
+        if self.recording is None:
+            return Feed.trades(size=self.size, seed=self.seed, rate=self.rate)
+        if self.rate is None:
+            return Feed.recording(self.recording, speed=None, loop=True)
+        return Feed.payloads(((TEXT, one) for one in load_recording(self.recording).payloads), loop=True, rate=self.rate)
+
+    def check(self) -> dict[str, Any]:
         """See whether there is such a pipeline, in a process of its own, too: there its module does what it does when it is
         imported.
+
+        Returns:
+            chunks: whether it has a chunk handler; gil: whether its interpreter has one; python, version: of the interpreter
+            and of wsengine there.
 
         Raises:
             ConfigurationError: there is none, or it took too long to say.
@@ -93,6 +107,7 @@ class Measure:
             raise ConfigurationError(*found["refused"])
         if "problem" in found:
             raise ConfigurationError(path, self.target, f"make it importable ({found['problem']})")
+        return found
 
     def _point(self, setting: Setting, url: str) -> Point:
         found = self._child(url, setting.settings(), self._follow)
@@ -105,8 +120,9 @@ class Measure:
         with tempfile.TemporaryFile() as said, os.fdopen(reading, "rb", buffering=0) as lines:
             given = {"url": url, "target": self.target, "kind": self.kind, "setting": setting, "report": writing,
                      "seconds": self.seconds, "warmup": self.warmup, "patience": self.patience, "path": [os.getcwd()],
-                     "proxy": None if self.url is None else True}
-            path = os.pathsep.join(filter(None, [ROOT, os.environ.get("PYTHONPATH")]))
+                     "ours": self.url is None, "loop": self.loop}
+            ours = ROOT if self.python == sys.executable else None   # the modules there are compiled for this one
+            path = os.pathsep.join(filter(None, [ours, os.environ.get("PYTHONPATH")]))
             process = subprocess.Popen(
                 [self.python, "-P", "-m", "wsengine.tune.client", json.dumps(given)], pass_fds=[writing],
                 stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=said, start_new_session=True,

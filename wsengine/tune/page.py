@@ -46,8 +46,8 @@ def page(found: Found, reason: Reason, first: Reason, *, about: str, pictures: M
         *(f"<p>{html.escape(sentence)}</p>" for sentence in sentences), "</div>",
         *(_picture(name, *picture) for name, picture in pictures.items()),
         "<h2>All measurements</h2>", '<div class="scroll"><table>', *_rows(found), "</table></div>",
-        "<p>Times are from receive to acknowledgement; the shares are those of the processors' time: running, waiting for "
-        "the GIL, for a core, for something outside, for work.</p>", "</html>",
+        "<p>Times are from receive to acknowledgement, flat out unless a rate was given; the shares are those of the "
+        "processors' time: running, waiting for the GIL, for a core, for something outside, for work.</p>", "</html>",
     ]
     return "\n".join(parts) + "\n"
 

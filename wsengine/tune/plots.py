@@ -15,12 +15,12 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 from wsengine.tune.shares import Shares
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from wsengine.tune.search import Found
-    from wsengine.tune.setting import Point, Setting
+    from wsengine.tune.setting import Point
 
-__all__ = ["COLOURS", "PICTURES", "along_concurrency", "png"]
+__all__ = ["COLOURS", "pictures"]
 
 #: Of a thread's time; told apart by those who see fewer colours, too (Okabe and Ito).
 COLOURS = {"running": "#009E73", "gil": "#D55E00", "core": "#E69F00", "blocked": "#0072B2", "idle": "#D9D9D9"}
@@ -32,17 +32,10 @@ SIZE = (8.0, 4.2)
 DOTS = 110
 
 
-def along_concurrency(found: Found) -> list[Setting]:
-    """The settings that differ from the first in nothing but concurrency, in its order; those with figures."""
-    first = found.points[0].setting
-    return sorted((one for one in found.settings() if found.of(one) and (one.min_demand, one.max_demand, one.max_queue)
-                   == (first.min_demand, first.max_demand, first.max_queue)), key=lambda one: one.concurrency)
-
-
 def throughput(found: Found) -> Figure:
     """Messages a second over concurrency, each measurement a dot, the recommended setting marked."""
-    settings = along_concurrency(found)
-    figure, axes = _axes("Messages a second", settings)
+    settings = found.along_concurrency()
+    figure, axes = _axes("Messages a second", [one.concurrency for one in settings])
     axes.plot([one.concurrency for one in settings], [found.rate(one) for one in settings], color=INK, zorder=2)
     dots = [(point.setting.concurrency, point.rate) for one in settings for point in found.of(one)]
     axes.scatter(*zip(*dots, strict=True), color=PALE, s=14, zorder=3)
@@ -55,11 +48,10 @@ def throughput(found: Found) -> Figure:
 
 
 def latency(found: Found) -> Figure:
-    """From receive to acknowledgement over concurrency: half of the messages, and 99 of 100."""
-    settings = along_concurrency(found)
-    figure, axes = _axes("Milliseconds from receive to acknowledgement", settings)
-    points = [found.typical(one) for one in settings]
-    numbers = [one.concurrency for one in settings]
+    """From receive to acknowledgement over concurrency, for half of the messages and 99 of 100; at a pace if measured."""
+    points = found.paced.points if found.paced else [found.typical(one) for one in found.along_concurrency()]
+    numbers = [point.setting.concurrency for point in points]
+    figure, axes = _axes("Milliseconds from receive to acknowledgement", numbers)
     axes.plot(numbers, [1e3 * point.latency_p50 for point in points], color=INK, marker="o", label="p50")
     axes.plot(numbers, [1e3 * point.latency_p99 for point in points], color=PALE, marker="o", label="p99")
     axes.axvline(found.best.concurrency, color=ACCENT, linestyle=":")
@@ -71,7 +63,7 @@ def latency(found: Found) -> Figure:
 def time_shares(found: Found) -> Figure:
     """Where the time of the processors goes, a column for each number of them; then the reader's at the recommended one."""
     columns = [(str(one.concurrency), found.typical(one).shares.get("processor", Shares()))
-               for one in along_concurrency(found)]
+               for one in found.along_concurrency()]
     columns += [(_named(role), share) for role, share in _others(found.typical(found.best))]
     figure, axes = _plain("Share of the time")
     bottoms = [0.0] * len(columns)
@@ -97,24 +89,38 @@ def _named(role: str) -> str:
     return role.replace("_", " ").replace("batch processor", "batch\nprocessor")
 
 
-#: The pictures of a report by the names of their files, and what is said of each.
-PICTURES: dict[str, tuple[Callable[[Found], Figure], str]] = {
-    "throughput": (throughput, "Throughput over the number of processors. Each grey dot is a measurement."),
-    "latency": (latency, "Latency over the number of processors, flat out: how long what waits in the pipeline has waited."),
-    "shares": (time_shares, "Where the time of the threads goes."),
-}
+def pictures(found: Found, rate: float | None = None) -> dict[str, tuple[bytes, str]]:
+    """The pictures of a report by the names of their files: the bytes of a PNG, and what is said of it.
+
+    `rate`: messages a second that were sent all the time, None for as many as were taken.
+    """
+    shown = {
+        "throughput": (throughput, "Throughput over the number of processors. Each grey dot is a measurement."),
+        "latency": (latency, _said_of_latency(found, rate)),
+        "shares": (time_shares, "Where the time of the threads goes."),
+    }
+    return {name: (_png(draw(found)), text) for name, (draw, text) in shown.items()}
 
 
-def png(figure: Figure) -> bytes:
-    """A picture as the bytes of a PNG file."""
+def _said_of_latency(found: Found, rate: float | None) -> str:
+    said = "Latency over the number of processors"
+    if found.paced is not None:
+        return (f"{said}, at {found.paced.rate:,.0f} messages a second, which is half of what the recommended setting "
+                "handles; those that could not keep up are left out.")
+    if rate is not None:
+        return f"{said}, at {rate:,.0f} messages a second."
+    return f"{said}, flat out: how long what waits in the pipeline has waited."
+
+
+def _png(figure: Figure) -> bytes:
     written = io.BytesIO()
     FigureCanvasAgg(figure).print_png(written)
     return written.getvalue()
 
 
-def _axes(label: str, settings: Sequence[Setting]) -> tuple[Figure, Any]:
+def _axes(label: str, numbers: Sequence[int]) -> tuple[Figure, Any]:
     figure, axes = _plain(label)
-    numbers = [one.concurrency for one in settings]
+    numbers = sorted(set(numbers))
     axes.set_xscale("log", base=2)
     axes.set_xticks(numbers, [str(number) for number in numbers])
     axes.xaxis.set_minor_locator(NullLocator())

@@ -57,9 +57,10 @@ def reason_of(point: Point, *, gil: bool, cores: int) -> Reason:
     said = (f"processors run for {processor.running:.0%} of their time, wait for a core for {processor.core:.0%}, for the "
             f"GIL for {processor.gil:.0%}, for something outside for {processor.blocked:.0%}, for work for "
             f"{processor.idle:.0%}")
-    running = sum(share.running * point.threads[role] for role, share in point.shares.items() if role not in OTHERS)
-    wanted = running + sum(share.core * point.threads[role] for role, share in point.shares.items() if role not in OTHERS)
-    if gil and (processor.gil >= CROWDED or ONE_CORE[0] <= wanted <= ONE_CORE[1]):
+    running, wanted = _cores(point)
+    # Many threads that mostly wait are each late for a core now and then: together that does not say that it was full.
+    held = running if processor.blocked >= MUCH else wanted
+    if gil and (processor.gil >= CROWDED or ONE_CORE[0] <= held <= ONE_CORE[1]):
         return Reason("GIL-bound", f"{said}; together the threads that run handlers take {running:.0%} of one core",
                       "cheaper handlers, handle_messages in place of handle_message, or a free-threaded Python: more "
                       "processors add nothing")
@@ -67,6 +68,13 @@ def reason_of(point: Point, *, gil: bool, cores: int) -> Reason:
         return Reason("I/O-bound", said, "more processors, as long as what they wait for bears it")
     return Reason("CPU-bound", f"{said}; together the threads that run handlers take {running / cores:.0%} of {cores} cores",
                   "cheaper handlers, or more cores")
+
+
+def _cores(point: Point) -> tuple[float, float]:
+    """How many cores the threads that run handlers took, and how many they wanted."""
+    shares = [(share, point.threads[role]) for role, share in point.shares.items() if role not in OTHERS]
+    running = sum(share.running * number for share, number in shares)
+    return running, running + sum(share.core * number for share, number in shares)
 
 
 def _held_up(point: Point, processor: Shares) -> Reason | None:

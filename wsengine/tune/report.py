@@ -27,6 +27,8 @@ def figures(found: Found, reason: Reason, first: Reason, about: dict[str, Any]) 
         "settings": [{"setting": one.settings(), "rate": found.rate(one), "measured": len(found.of(one))}
                      for one in found.settings()],
         "points": [point.figures() for point in found.points], "seconds": found.seconds, "cut": found.cut,
+        "changes": [change.figures() for change in found.changes],
+        "paced": found.paced.figures() if found.paced else None,
     }
 
 
@@ -53,6 +55,7 @@ def lines(found: Found, reason: Reason, first: Reason) -> Iterator[str]:
     recommended, *sentences = said(found, reason, first)
     yield f"Recommended: {recommended}"
     yield from sentences
+    yield from _paced_lines(found)
 
 
 def said(found: Found, reason: Reason, first: Reason) -> Iterator[str]:
@@ -62,9 +65,22 @@ def said(found: Found, reason: Reason, first: Reason) -> Iterator[str]:
     yield f"What would help: {reason.remedy}."
     if found.best.concurrency > 1 and first.bound != reason.bound:
         yield f"With one processor it is {first.bound}: {first.evidence}."
+    for change in found.changes:
+        yield f"What else would change it: {change.said()}."
     failed = max((point.failed for point in found.of(found.best)), default=0.0)
     if failed:
         yield f"WARNING  {failed:.1%} of the messages failed: their handler raised, or failed them."
+
+
+def _paced_lines(found: Found) -> Iterator[str]:
+    if found.paced is None or not found.paced.points:
+        return
+    yield ""
+    yield f"Latency from receive to acknowledgement at {found.paced.rate:,.0f} messages/s, half of that:"
+    for point in found.paced.points:
+        mark = "→" if point.setting == found.best else " "
+        yield (f"{mark} {point.setting!s:<70} p50 {time_text(point.latency_p50):>9}, "
+               f"p99 {time_text(point.latency_p99):>9}")
 
 
 def _shown(setting: Setting) -> str:

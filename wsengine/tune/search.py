@@ -19,6 +19,9 @@ from wsengine.tune.setting import Point, Setting
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from wsengine.tune.changes import Change
+    from wsengine.tune.pace import Paced
+
 __all__ = ["Found", "Search", "exhaustive"]
 
 #: By how much another setting has to be better to be worth it.
@@ -39,12 +42,15 @@ class Found:
         points: each measurement, in order.
         best: the setting that is recommended.
         seconds: that it took. cut: the budget was used up before all was tried.
+        changes, paced: what was measured behind the search, see those files.
     """
 
     points: list[Point] = field(default_factory=list)
     best: Setting = field(default_factory=Setting)
     seconds: float = 0.0
     cut: bool = False
+    changes: list[Change] = field(default_factory=list)
+    paced: Paced | None = None
 
     def of(self, setting: Setting) -> list[Point]:
         """The measurements of one setting that have figures."""
@@ -58,6 +64,12 @@ class Found:
     def settings(self) -> list[Setting]:
         """Those that were measured, each once, in order."""
         return list(dict.fromkeys(point.setting for point in self.points))
+
+    def along_concurrency(self) -> list[Setting]:
+        """Those that differ from the first in nothing but concurrency, in its order; those with figures."""
+        first = self.points[0].setting
+        return sorted((one for one in self.settings() if self.of(one)
+                       and replace(one, concurrency=first.concurrency) == first), key=lambda one: one.concurrency)
 
     def typical(self, setting: Setting) -> Point:
         """Of the measurements of a setting, the one in the middle."""

@@ -1,6 +1,7 @@
 """The user's handler, found by its name, as a pipeline that takes another feed and other settings than its own.
 
-Nothing of the user's producers is ever started: the pipeline is given one of ours before it starts.
+Nothing of the user's producers is ever started: the pipeline is given one of ours before it starts, which does with messages
+what theirs would.
 """
 
 from __future__ import annotations
@@ -15,11 +16,20 @@ from typing import TYPE_CHECKING, Any
 from wsengine.errors import ConfigurationError, EngineStopped
 from wsengine.pipeline.pipeline import Pipeline
 from wsengine.testing.dummy import DummyProducer
+from wsengine.websocket.producer import OPTIONS, WebSocketProducer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["load", "without_starts"]
+    from wsengine.message import Message
+
+__all__ = ["handled_in_a_loop", "load", "producer_for", "without_starts"]
+
+#: Options of a producer that say what becomes of its messages.
+OF_MESSAGES = ("transformer", "frame_handler", "frame_handler_state", "session_markers", "max_size", "silence_pings",
+               "telemetry_id", "logger")
+#: Those that belong to the one endpoint that it was made for.
+OF_THE_ENDPOINT = ("path", "sock", "unix", "server_hostname")
 
 
 @contextlib.contextmanager
@@ -87,6 +97,42 @@ def _pipeline(path: str, name: str, found: Any) -> Pipeline:
         raise ConfigurationError(
             path, name, f"give an object of it ({name.partition(':')[0]}:NAME), for the class can't be called with a "
             f"producer alone ({type(error).__name__}: {error})") from error
+
+
+def producer_for(pipeline: Pipeline, url: str, *, ours: bool) -> WebSocketProducer:
+    """What feeds a pipeline while it is tuned, with the options of its own WebSocketProducer, the first if it has several.
+
+    Args:
+        url: of the feed.
+        ours: whether that is a feed of this machine. Then only what becomes of messages is as in theirs; else all is, so
+            that it gets in and subscribes, but for what belongs to their endpoint alone.
+    """
+    theirs = next((one for one in pipeline._wsengine_producers if isinstance(one, WebSocketProducer)), None)
+    if theirs is None:
+        return WebSocketProducer(url, proxy=None if ours else True)
+    if ours:
+        return theirs._wsengine_elsewhere(url, OF_MESSAGES, proxy=None)
+    without = {*OF_THE_ENDPOINT, *(("ssl",) if url.startswith("ws:") else ())}
+    return theirs._wsengine_elsewhere(url, [one for one in OPTIONS if one not in without])
+
+
+def handled_in_a_loop(pipeline: Pipeline) -> None:
+    """Have `handle_messages` call what was `handle_message`, in a loop: what a chunk handler saves at the least."""
+    one = pipeline.handle_message
+    if one is None:
+        return
+
+    def handle_messages(messages: list[Message]) -> list[Message]:
+        for at, message in enumerate(messages):
+            try:
+                result = one(message)
+                if result is not None:
+                    messages[at] = result
+            except BaseException as error:       # as in handle_message, it fails this message only
+                message.fail(error)
+        return messages
+
+    vars(pipeline).update(handle_message=None, handle_messages=handle_messages)
 
 
 def _of_function(function: Callable[[Any], Any], kind: str) -> Pipeline:

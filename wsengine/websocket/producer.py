@@ -41,7 +41,7 @@ from wsengine.websocket.way import Way
 if TYPE_CHECKING:
     import os
     import threading
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from ssl import SSLContext
 
     from wsengine.message import Message
@@ -155,6 +155,7 @@ class WebSocketProducer(Producer):
                  proxy: str | bool | None = True, proxy_ssl: SSLContext | None = None,
                  allow_plaintext_credentials: bool = False, process_exception: ProcessException = process_exception,
                  **unknown: object) -> None:
+        self._given = {name: value for name, value in locals().items() if name in OPTIONS}
         reject_unknown("producer", unknown, OPTIONS, RENAMED)
         self._target = Target(url, path, headers)
         self.uri = self._target.uri
@@ -203,6 +204,11 @@ class WebSocketProducer(Producer):
         self.connections: tuple[Connection, ...] = ()
         self._dispatcher: Dispatcher | None = None
         self._threads: list[threading.Thread] = []
+
+    def _wsengine_elsewhere(self, url: str, kept: Iterable[str], **options: Any) -> WebSocketProducer:
+        """Another producer for another URL, with the options of this one that are `kept`, and those given; `wsengine tune`
+        measures with it."""
+        return WebSocketProducer(url, **{name: self._given[name] for name in kept} | options)
 
     def check_bounds(self, max_queue_bytes: int) -> None:
         """Called by the pipeline at construction: a message must fit into its bound."""
