@@ -1,7 +1,7 @@
 """Inflating a feed's messages one by one: the engine's inflater against zlib.decompressobj, both by their Python faces.
 
 Both make a bytes object of each message, which the receive path does not; Python's zlib is given payload and tail in one
-call, as `websockets` does. The messages are recorded ones, compressed here as a server would.
+call, as `websockets` does. The messages are recorded ones, and trades of our own making, compressed here as a server would.
 """
 
 import zlib
@@ -9,21 +9,7 @@ import zlib
 import pytest
 
 from wsengine.engine.inflate import MessageInflater
-from wsengine.testing import load_recording
 from wsengine.testing.wire import ServerDeflate
-
-FEEDS = ("coinbase", "kraken", "bitfinex")
-#: Messages of a feed at the most, so that a round is short.
-MOST = 5000
-
-
-@pytest.fixture(params=FEEDS)
-def payloads(request, recordings):
-    """The messages of one recorded feed; without the recordings the benchmark is skipped, and the report says so."""
-    path = recordings / f"{request.param}.jsonl.gz"
-    if not path.is_file():
-        pytest.skip(f"no recorded feed {path}")
-    return list(load_recording(path).payloads)[:MOST]
 
 
 @pytest.fixture(params=[True, False], ids=["context takeover", "no context takeover"])

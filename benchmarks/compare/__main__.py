@@ -9,12 +9,14 @@ import time
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.arguments import positive
 from benchmarks.compare.evenness import Cores
 from benchmarks.compare.report import US, lines, summary
+from benchmarks.compare.turns import installed
 from benchmarks.runs import DriverFailed, drive_feed
 from wsengine.errors import ConfigurationError
 from wsengine.testing import Feed
-from wsengine.testing.peers.catalogue import PEERS, missing
+from wsengine.testing.peers.catalogue import PEERS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,25 +61,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def positive(value: str) -> int:
-    """A whole number above 0."""
-    number = int(value)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number}: give a whole number above 0")
-    return number
-
-
 def available(names: Sequence[str]) -> list[str]:
     """Those whose modules are installed; one line on stderr for each of the others."""
-    found = []
-    for name in names:
-        absent = [] if name == OURS_WITH_ONE else missing(PEERS[name])
-        if absent:
-            print(f"{name} is left out: not installed: {', '.join(absent)} (pip install 'wsengine[bench]')",
-                  file=sys.stderr)
-        else:
-            found.append(name)
-    return found
+    return installed({name: None if name == OURS_WITH_ONE else name for name in names})
 
 
 def run(name: str, options: argparse.Namespace) -> dict[str, Any]:

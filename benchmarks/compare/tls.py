@@ -13,9 +13,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
-
-import trustme
 
 
 def measure(client: str, certificate: Path, ca: Path, options: argparse.Namespace) -> dict[str, float]:
@@ -42,6 +41,11 @@ def main() -> None:
     parser.add_argument("--coalesce", type=int, default=1, choices=(0, 1))
     parser.add_argument("--path", default="A", choices=("A", "B"))
     options = parser.parse_args()
+    absent = [name for name in ("trustme", "picows", "uvloop") if find_spec(name) is None]
+    if absent:
+        parser.error(f"not installed: {', '.join(absent)} (pip install 'wsengine[bench]')")
+    import trustme
+
     options.environment = {"WSENGINE_TLS_PATH": "B"} if options.path == "B" else {}
     authority = trustme.CA()
     rates, cpus = [], []

@@ -8,11 +8,9 @@ import time
 
 import psutil
 
+from benchmarks.drivers.resident import PERIOD
 from wsengine import Message, Pipeline, Processors, WebSocketProducer
 from wsengine.testing.peers.window import report
-
-#: Seconds between looks at the memory.
-PERIOD = 0.02
 
 
 class Blocked(Pipeline):
@@ -50,7 +48,7 @@ def main() -> None:
     report({
         "growth_bytes": most - before, "max_queue_bytes": options.max_queue_bytes, "held_bytes": stats.held_bytes,
         "held_messages": stats.held_messages,
-    }, {"concurrency": options.concurrency})
+    }, {"concurrency": options.concurrency, "max_queue_bytes": options.max_queue_bytes})
 
 
 if __name__ == "__main__":

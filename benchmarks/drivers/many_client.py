@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import gc
 import threading
 import time
 
-import psutil
-
+from benchmarks.drivers.idle import PATIENCE, Idle
 from wsengine import Message, Pipeline, WebSocketProducer
 from wsengine.testing.feed_server import allow_many_files
 from wsengine.testing.peers.window import report
-
-#: Seconds that connecting may take at the most.
-PATIENCE = 120.0
 
 
 class Greeted(Pipeline):
@@ -41,26 +36,24 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3.0, help="for which they are idle, and CPU is counted")
     parser.add_argument("--connections", type=int, default=1000)
     parser.add_argument("--keepalive", type=float, default=20.0)
+    parser.add_argument("--compression", action="store_true", help="offer permessage-deflate")
     options = parser.parse_args()
+    compression = "deflate" if options.compression else None
     allow_many_files()
-    process = psutil.Process()
-    with Greeted(WebSocketProducer(options.url)) as first:  # what the first takes, the others do not take again
+    with Greeted(WebSocketProducer(options.url, compression=compression)) as first:
         first.wait(1)
-    pipeline = Greeted(WebSocketProducer(options.url, concurrency=options.connections, keepalive=options.keepalive))
-    gc.collect()
-    before, begin = process.memory_info().rss, time.monotonic()
+    pipeline = Greeted(WebSocketProducer(options.url, concurrency=options.connections, keepalive=options.keepalive,
+                                         compression=compression))
+    idle = Idle(options.connections)
     with pipeline:
         pipeline.wait(options.connections)
-        connected = time.monotonic() - begin
-        gc.collect()
-        each = (process.memory_info().rss - before) / options.connections
-        spent = sum(process.cpu_times()[:2])
+        idle.connected()
         time.sleep(options.seconds)
-        spent = sum(process.cpu_times()[:2]) - spent
+        found = idle.result()
         threads = sum(":producer_" in one.name and ":dialer_" not in one.name for one in threading.enumerate())
         pipeline.stop()
-    report({"connect_seconds": connected, "bytes_each": each, "idle_cpu_share": spent / options.seconds,
-            "engine_threads": threads}, {"connections": options.connections, "keepalive": options.keepalive})
+    report({**found, "engine_threads": threads},
+           {"connections": options.connections, "keepalive": options.keepalive, "compression": compression})
 
 
 if __name__ == "__main__":

@@ -137,6 +137,16 @@ class Batched:
         pass
 
 
+def up_to(most: int) -> tuple[int, Callable[[Message, int], tuple[str, int]]]:
+    """What --batch-bytes says: batches that do not exceed so many bytes."""
+
+    def grown(message: Message, size: int) -> tuple[str, int]:
+        each = len(message.data)
+        return ("cont", size + each) if size + each <= most else ("emit_before", each)
+
+    return 0, grown
+
+
 #: What --partition-by may say: how the symbol of a trade is found.
 PARTITIONS = {
     "nothing": None, "field": JSONField("sym"), "slice": ByteSlice(-16),
@@ -197,6 +207,7 @@ def main() -> None:
     parser.add_argument("--spin", type=float, default=0.0, help="microseconds a processor looks before it sleeps")
     parser.add_argument("--batcher", type=int, default=0, help="threads of a batcher's handle_batch; 0 for no batcher")
     parser.add_argument("--batch-size", type=int, default=100)
+    parser.add_argument("--batch-bytes", type=int, default=0, help="instead: bytes of a batch, which a function adds up")
     parser.add_argument("--telemetry", choices=HEARD, default="nothing", help="the events that have a counting handler")
     parser.add_argument("--counter", choices=("function", "compiled"), default="function",
                         help="that handler: a function in Python, or an EventCounter")
@@ -205,7 +216,9 @@ def main() -> None:
     if (options.mode, options.handler) not in HANDLERS:
         parser.error(f"--mode {options.mode} has no handler {options.handler!r}")
     heard = listen(HEARD[options.telemetry], options.counter == "compiled")
-    batchers = {"default": Batcher(concurrency=options.batcher, batch_size=options.batch_size)} if options.batcher else {}
+    sizes = {"batch_size": up_to(options.batch_bytes), "max_demand": 8192} if options.batch_bytes else {
+        "batch_size": options.batch_size}
+    batchers = {"default": Batcher(concurrency=options.batcher, **sizes)} if options.batcher else {}
     kind = HANDLERS[options.mode, options.handler]
     if batchers:
         kind = type(f"Batched{kind.__name__}", (Batched, kind), {})
