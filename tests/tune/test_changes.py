@@ -10,9 +10,9 @@ import pytest
 from wsengine.errors import ConfigurationError
 from wsengine.tune import interpreters
 from wsengine.tune.changes import Change, by_chunk, without_gil
+from wsengine.tune.found import Found
 from wsengine.tune.interpreters import Interpreter, free_threaded
 from wsengine.tune.pace import MOST, paced
-from wsengine.tune.search import Found
 from wsengine.tune.setting import Point, Setting
 
 BEST = Setting(concurrency=3)

@@ -12,8 +12,8 @@ from html.parser import HTMLParser
 
 import pytest
 
+from wsengine.tune.found import Found, Paced
 from wsengine.tune.reason import Reason
-from wsengine.tune.search import Found
 from wsengine.tune.setting import Point, Setting
 from wsengine.tune.shares import Shares
 
@@ -21,7 +21,6 @@ pytest.importorskip("matplotlib", reason="matplotlib draws the pictures: pip ins
 
 from wsengine.tune.changes import Change
 from wsengine.tune.files import write
-from wsengine.tune.pace import Paced
 from wsengine.tune.plots import COLOURS, pictures
 
 REASON = Reason("GIL-bound", "processors wait for the GIL for 50% & more", "cheaper <handlers>")

@@ -20,12 +20,13 @@ from wsengine.options import whole
 from wsengine.testing.images import MINIMUM_TRADE
 from wsengine.testing.recording import load_recording
 from wsengine.tune.changes import by_chunk, without_gil
+from wsengine.tune.found import Found
 from wsengine.tune.interpreters import free_threaded
 from wsengine.tune.measure import Measure
 from wsengine.tune.pace import MOST, paced
 from wsengine.tune.reason import reason_of
 from wsengine.tune.report import figures, lines
-from wsengine.tune.search import Found, Search, exhaustive
+from wsengine.tune.search import Search, exhaustive
 from wsengine.websocket.uri import parse_uri
 
 if TYPE_CHECKING:

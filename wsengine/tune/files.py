@@ -10,8 +10,8 @@ from wsengine.tune.plots import pictures
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from wsengine.tune.found import Found
     from wsengine.tune.reason import Reason
-    from wsengine.tune.search import Found
 
 __all__ = ["write"]
 

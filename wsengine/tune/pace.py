@@ -6,37 +6,22 @@ slower than they are handled.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from wsengine.tune.found import Paced
 
 if TYPE_CHECKING:
+    from wsengine.tune.found import Found
     from wsengine.tune.measure import Measure
-    from wsengine.tune.search import Found
-    from wsengine.tune.setting import Point, Setting
+    from wsengine.tune.setting import Setting
 
-__all__ = ["Paced", "paced"]
+__all__ = ["paced"]
 
 #: Of what the recommended setting handles.
 PART = 0.5
 #: By how much a setting has to be faster than the pace to be looked at, and how many are.
 ROOM, MOST = 1.1, 5
-
-
-@dataclass(slots=True)
-class Paced:
-    """Points at a pace.
-
-    Attributes:
-        rate: messages a second that were sent.
-        points: of some settings, by concurrency; all could keep up.
-    """
-
-    rate: float
-    points: list[Point] = field(default_factory=list)
-
-    def figures(self) -> dict[str, Any]:
-        """For JSON."""
-        return {"rate": self.rate, "points": [point.figures() for point in self.points]}
 
 
 def chosen(found: Found, rate: float) -> list[Setting]:

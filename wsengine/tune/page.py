@@ -11,8 +11,8 @@ from wsengine.tune.report import said, time_text
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from wsengine.tune.found import Found
     from wsengine.tune.reason import Reason
-    from wsengine.tune.search import Found
 
 __all__ = ["page"]
 

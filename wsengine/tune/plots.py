@@ -17,7 +17,7 @@ from wsengine.tune.shares import Shares
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from wsengine.tune.search import Found
+    from wsengine.tune.found import Found
     from wsengine.tune.setting import Point
 
 __all__ = ["COLOURS", "pictures"]

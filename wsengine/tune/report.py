@@ -12,8 +12,8 @@ from wsengine.tune.setting import Setting
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from wsengine.tune.found import Found
     from wsengine.tune.reason import Reason
-    from wsengine.tune.search import Found
 
 __all__ = ["figures", "lines", "said", "time_text"]
 

@@ -10,19 +10,16 @@ against chance: whoever was best of many measurements was also lucky.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field, replace
-from statistics import median
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from wsengine.tune.found import Found
 from wsengine.tune.setting import Point, Setting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from wsengine.tune.changes import Change
-    from wsengine.tune.pace import Paced
-
-__all__ = ["Found", "Search", "exhaustive"]
+__all__ = ["Search", "exhaustive"]
 
 #: By how much another setting has to be better to be worth it.
 WORTH = 1.05
@@ -32,49 +29,6 @@ CLOSE, SAME = 0.88, 0.95
 AGAIN, CONTENDERS = 2, 4
 DEMANDS = ((0, 10), (0, 1000), (50, 100))
 QUEUES = (4096, 524288)
-
-
-@dataclass(slots=True)
-class Found:
-    """What a search came to.
-
-    Attributes:
-        points: each measurement, in order.
-        best: the setting that is recommended.
-        seconds: that it took. cut: the budget was used up before all was tried.
-        changes, paced: what was measured behind the search, see those files.
-    """
-
-    points: list[Point] = field(default_factory=list)
-    best: Setting = field(default_factory=Setting)
-    seconds: float = 0.0
-    cut: bool = False
-    changes: list[Change] = field(default_factory=list)
-    paced: Paced | None = None
-
-    def of(self, setting: Setting) -> list[Point]:
-        """The measurements of one setting that have figures."""
-        return [point for point in self.points if point.setting == setting and not point.problem]
-
-    def rate(self, setting: Setting) -> float:
-        """Messages a second at a setting, the median of its measurements; 0 without any."""
-        rates = [point.rate for point in self.of(setting)]
-        return median(rates) if rates else 0.0
-
-    def settings(self) -> list[Setting]:
-        """Those that were measured, each once, in order."""
-        return list(dict.fromkeys(point.setting for point in self.points))
-
-    def along_concurrency(self) -> list[Setting]:
-        """Those that differ from the first in nothing but concurrency, in its order; those with figures."""
-        first = self.points[0].setting
-        return sorted((one for one in self.settings() if self.of(one)
-                       and replace(one, concurrency=first.concurrency) == first), key=lambda one: one.concurrency)
-
-    def typical(self, setting: Setting) -> Point:
-        """Of the measurements of a setting, the one in the middle."""
-        ordered = sorted(self.of(setting), key=lambda point: point.rate)
-        return ordered[len(ordered) // 2]
 
 
 class Search:
