@@ -8,7 +8,6 @@ finds, in a fifth of its time. Takes several minutes a handler.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 from benchmarks.compare.sides import shown
 from wsengine.bench.table import machine
 from wsengine.cli.tune import NOT_TUNED
+from wsengine.testing.peers.cores import usable_cores
 from wsengine.tune.measure import Measure
 from wsengine.tune.reason import reason_of
 from wsengine.tune.search import Search, exhaustive
@@ -35,6 +35,9 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=64, help="processors")
     parser.add_argument("--again", type=int, default=5, help="measurements of the two at the end")
     options = parser.parse_args()
+    unknown = [name for name in options.handlers.split(",") if name not in HANDLERS]
+    if unknown:
+        parser.error(f"--handlers: there is no {', '.join(unknown)}; give some of {', '.join(HANDLERS)}")
     print(machine(), flush=True)
     for name in options.handlers.split(","):
         compare(name, options)
@@ -45,10 +48,13 @@ def compare(name: str, options: argparse.Namespace) -> None:
     measure = Measure(f"benchmarks.drivers.tuned_handlers:{name}", "message", seconds=options.seconds, warmup=options.warmup)
 
     def enough(point: Point) -> bool:
-        return reason_of(point, gil=measure.gil, cores=os.cpu_count() or 1).bound in NOT_TUNED
+        return reason_of(point, gil=measure.gil, cores=usable_cores()).bound in NOT_TUNED
 
     found = Search(measure, budget=1e9, most=options.most, enough=enough).run()
-    reason = reason_of(found.typical(found.best), gil=measure.gil, cores=os.cpu_count() or 1)
+    if not found.of(found.best):
+        print(f"\n{name}: {found.points[0].problem}", flush=True)
+        return
+    reason = reason_of(found.typical(found.best), gil=measure.gil, cores=usable_cores())
     print(f"\n{name}: {found.best}, {reason.bound}\n  {reason.evidence}", flush=True)
     begun, grid = time.monotonic(), exhaustive(options.most)
     swept = [measure(setting) for setting in grid]

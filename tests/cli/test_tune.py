@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import os
+import signal
 import subprocess
 import sys
 import textwrap
+import time
 
 import psutil
 import pytest
 
 from tests.cli.test_command import ROOT
+from tests.waiting import until
 from wsengine.testing import Feed
 from wsengine.tune.sampling import can_look
 
@@ -20,7 +24,8 @@ from wsengine.tune.sampling import can_look
 BRIEF = ("--most", "4", "--seconds", "0.4", "--warmup", "0.1", "--budget", "5")
 LONGER = (*BRIEF, "--budget", "40")
 HANDLERS = textwrap.dedent("""
-    import json, random, sys, threading, time
+    import ctypes, json, os, random, sys, threading, time
+    import wsengine
     from wsengine import Batcher, Message, Pipeline, WebSocketProducer
 
     def computes(message):
@@ -71,14 +76,28 @@ HANDLERS = textwrap.dedent("""
 
     inside = 0
 
+    def fails_slowly(message):
+        time.sleep(0.02)
+        raise KeyError("no such field")
+
+    def dies(message):
+        import os, signal
+        os.kill(os.getpid(), signal.SIGSEGV)
+
+    def connects(message):
+        wsengine.connect(REAL)
+
+    def holds_the_gil(message):
+        ctypes.pythonapi.sleep(1000) if message.seq > 100 else None
+
     def ends(message):
         import os
         sys.stderr.write("the handler ends the process\\n")
         sys.stderr.flush()
         os._exit(3)
 
-    class Counts(Pipeline):
-        def handle_message(self, message): pass
+    class Computes(Pipeline):
+        def handle_message(self, message): computes(message)
 
     class Transformed(Pipeline):
         def __init__(self):
@@ -167,7 +186,7 @@ def test_a_handler_that_raises_is_survived_and_told(tune):
 
 def test_what_else_would_change_it_is_measured(tune):
     """A chunk handler, and latency at a pace; what a Python without the GIL brings is at least told of."""
-    found = recommended(tune("handlers:Counts", *LONGER, "--most", "1", "--json"))
+    found = recommended(tune("handlers:Computes", *LONGER, "--most", "1", "--json"))
     changes = {change["name"]: change for change in found["changes"]}
     assert len(changes["handle_messages"]["ratios"]) == 2
     assert changes["handle_messages"]["ratio"] > 0.3
@@ -241,30 +260,104 @@ def test_a_pipeline_of_its_own_endpoint_is_tuned_without_it(tune, tmp_path):
         assert real.log().connections == ()
 
 
+@pytest.mark.parametrize("when", ["as it is imported", "in a thread", "in its handler"])
+def test_whatever_its_module_starts_reaches_no_endpoint(tune, tmp_path, when):
+    start = "handlers.Batched(WebSocketProducer(REAL)).start()"
+    program = {
+        "as it is imported": "try: wsengine.connect(REAL)\nexcept wsengine.EngineStopped: pass",
+        "in a thread": f"threading.Timer(0.2, lambda: {start}).start()",
+        "in its handler": "",
+    }[when]
+    with Feed.trades(rate=100) as real:
+        (tmp_path / "reaching.py").write_text(
+            f"import threading\nimport handlers, wsengine\nfrom handlers import *\nfrom wsengine import WebSocketProducer\n"
+            f"REAL = handlers.REAL = {real.url!r}\n{program}\n")
+        name = "reaching:connects" if when == "in its handler" else "reaching:waits"
+        done = tune("--handler", name, *BRIEF, "--most", "1")
+        assert real.log().connections == ()
+    if when == "in its handler":
+        assert "EngineStopped: no connection may be made while its module is tuned" in done.stderr
+    else:
+        assert done.returncode == 0, done.stderr
+
+
+def test_an_endpoint_that_refuses_is_told_at_once(tune):
+    done = tune("--handler", "handlers:waits", *BRIEF, "--url", "ws://127.0.0.1:9/?key=secret")
+    assert done.returncode == 1
+    assert "nothing could be measured: the connection failed: " in done.stderr.splitlines()[-1]
+    assert "refused" in done.stderr
+    assert "secret" not in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("handler", ["forks", "holds_the_gil"])
+def test_however_it_is_ended_no_process_is_left(tmp_path, handler, number):
+    (tmp_path / "handlers.py").write_text(HANDLERS)
+    command = [sys.executable, "-m", "wsengine", "tune", "--seconds", "60", "--budget", "300"]
+    process = subprocess.Popen([*command, "--handler", f"handlers:{handler}"], cwd=tmp_path, stdout=subprocess.PIPE,
+                               env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE)
+    with process:
+        own = psutil.Process(process.pid)
+        until(lambda: any(map(runs_a_pipeline, own.children())))
+        children = own.children(recursive=True)
+        process.send_signal(number)
+        process.wait(30)
+        alive = psutil.wait_procs(children, timeout=10)[1]
+    # What a handler has started is ended with its group, unless there was nobody left to do it.
+    left = [one for one in alive if one.name() != "sleep" or number != signal.SIGKILL]
+    for one in alive:
+        one.kill()
+    assert left == []
+
+
+def runs_a_pipeline(process):
+    """Whether it is one that is measured; those that only look are gone again soon."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return "wsengine.tune.client" in process.cmdline() and len(process.threads()) > 5
+    return False
+
+
+def test_a_folder_for_the_report_that_nothing_came_of_stays_empty(tune, tmp_path):
+    assert tune("--handler", "handlers:always_fails", *BRIEF, "--out", "report").returncode == 1
+    assert list((tmp_path / "report").iterdir()) == []
+
+
+def test_a_handler_that_fails_slowly_is_not_recommended(tune):
+    done = tune("--handler", "handlers:fails_slowly", *BRIEF)
+    assert done.returncode == 1
+    assert "100% of the messages fail: KeyError: 'no such field'" in done.stderr
+
+
 def test_a_budget_is_kept_and_said_to_have_been_used_up(tune):
-    found = recommended(tune("--handler", "handlers:waits", *BRIEF, "--budget", "3", "--json"))
+    begun = time.monotonic()
+    found = recommended(tune("--handler", "handlers:waits", *BRIEF, "--budget", "4", "--json"))
+    assert time.monotonic() - begun < 4 + 2              # and what the interpreter takes to start and end
     assert found["cut"]
     assert 1 <= len(found["points"]) < 8
 
 
 @pytest.mark.parametrize(("handler", "said"), [
-    ("hangs", "no message was handled within 5 s"), ("ends", "the handler ends the process"),
-    ("hangs_later", "no message was handled in the 0.4 s measured; measure longer, by --seconds"),
+    ("hangs", "no message was handled within 1 s; give more by --patience if one takes longer"),
+    ("ends", "the handler ends the process (its process ended with status 3)"),
+    ("dies", "it said nothing (its process ended by SIGSEGV)"),
+    ("hangs_later", "no call of the handler has ended in the 0.4 s measured: it hangs, or takes longer; give more by "
+     "--seconds if it does"),
     ("always_fails", "100% of the messages fail: KeyError: 'no such field'"),
 ])
 def test_what_cannot_be_measured_is_told_in_one_line(tune, handler, said):
-    done = tune("--handler", f"handlers:{handler}", *BRIEF)
+    done = tune("--handler", f"handlers:{handler}", *BRIEF, "--budget", "12", "--patience", "1")
     assert done.returncode == 1
     assert done.stdout == ""
     assert done.stderr.splitlines()[-1] == f"wsengine tune: nothing could be measured: {said}"
 
 
 @pytest.mark.parametrize(("arguments", "said"), [
-    ((), "give a pipeline as MODULE:PIPELINE, or a function by --handler"),
+    ((), "wsengine tune: give a pipeline as MODULE:PIPELINE, or a function by --handler"),
+    (("--handler", "handlers:waits", "--budget", "1"), "--budget 1: give at least 3.3, for one measurement"),
     (("handlers:Batched", "--handler", "handlers:waits"), "and not both"),
     (("handlers:Missing",), "handlers:Missing: make it importable"),
     (("--handler", "handlers"), "--handler handlers: give it as module:name"),
-    (("handlers:Batched", "--chunk"), "--chunk : leave it out"),
+    (("handlers:Batched", "--chunk"), "--chunk: leave it out"),
     (("--handler", "handlers:waits", "--most", "0"), "--most 0: give a whole number from 1 to 1024"),
     (("--handler", "handlers:waits", "--size", "5"), "--size 5: give a whole number from 96"),
     (("--handler", "handlers:waits", "--url", "ftp://x"), "ftp"),

@@ -27,6 +27,7 @@ class Model:
     python: str = "python"
     rate: float | None = None
     broken: str = ""
+    slow: bool = False
     asked: list | None = None
 
     def __call__(self, setting):
@@ -37,6 +38,8 @@ class Model:
         rate = 130.0 if self.loop else 100.0
         if self.python == FREE.path:
             rate = 100.0 * min(setting.concurrency, 4) / 2
+        if self.rate is not None:
+            rate = 0.8 * self.rate if self.slow else self.rate
         return Point(setting, rate=rate)
 
     def check(self):
@@ -128,6 +131,12 @@ def test_the_pace_is_half_of_the_best_and_only_those_that_can_keep_it_are_measur
     result = paced(Model(asked=asked), found)
     assert result.rate == 320
     assert asked == [(found.best, 320), (Setting(concurrency=64, max_demand=10), 320)]  # in nothing else do they differ
+
+
+def test_who_cannot_keep_the_pace_is_left_out():
+    found = Found([Point(Setting(concurrency=number), rate=100.0) for number in (1, 2)], best=Setting())
+    assert paced(Model(), found).points == [Point(Setting(), rate=50), Point(Setting(concurrency=2), rate=50)]
+    assert paced(Model(slow=True), found) is None
 
 
 def test_of_many_that_can_keep_it_some_are_measured_and_the_best_among_them():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import re
@@ -21,10 +22,11 @@ pytest.importorskip("matplotlib", reason="matplotlib draws the pictures: pip ins
 
 from wsengine.tune.changes import Change
 from wsengine.tune.files import write
-from wsengine.tune.plots import COLOURS, pictures
+from wsengine.tune.plots import ACCENT, COLOURS, INK, PALE, pictures
 
 REASON = Reason("GIL-bound", "processors wait for the GIL for 50% & more", "cheaper <handlers>")
 FIRST = Reason("I/O-bound", "processors wait for something outside for 90%", "more processors")
+OURS = {**COLOURS, "ink": INK, "pale": PALE, "recommended": ACCENT}
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
@@ -125,10 +127,26 @@ def test_it_is_written_over_an_older_one(folder, found):
     assert "again" in (folder / "report.html").read_text(encoding="utf-8")
 
 
+def test_a_latency_that_nobody_knows_is_a_dash_and_no_dot(tmp_path, found):
+    found.points = [dataclasses.replace(point, latency_p50=None, latency_p99=None) for point in found.points]
+    write(tmp_path, found, REASON, FIRST, about="", figures="{}")
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "<td>–</td><td>–</td>" in text
+    assert "0 µs" not in text
+
+
+def colours_of(image):
+    """How many pixels there are of each of our colours, give or take what a browser makes of them."""
+    pixels = image.convert("RGB").getcolors(1 << 24)
+    return {name: sum(count for count, pixel in pixels if all(
+        abs(a - b) <= 2 for a, b in zip(pixel, bytes.fromhex(colour[1:]), strict=True))) for name, colour in OURS.items()}
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed: nothing to look at the page with")
 def test_a_browser_shows_the_plots(folder):
-    """Each colour of the shares covers an area in the picture of the page, and the accent marks what is recommended."""
-    from PIL import Image
+    """Each picture is there, whole and at its own size, and shows what it is to show: lines, the mark of what is recommended
+    with all of its disc, shares of each colour."""
+    from PIL import Image, ImageChops
 
     shot = folder / "shot.png"
     options = ("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--force-device-scale-factor=1",
@@ -136,11 +154,30 @@ def test_a_browser_shows_the_plots(folder):
     command = [CHROMIUM, *options, (folder / "report.html").as_uri()]
     done = subprocess.run(command, capture_output=True, timeout=90, check=False)
     assert shot.exists(), done.stderr.decode(errors="replace")
-    with Image.open(io.BytesIO(shot.read_bytes())) as image:
-        assert image.size == (1200, 2600)
-        pixels = dict((colour, count) for count, colour in image.convert("RGB").getcolors(1 << 24))
-    for name, colour in {**COLOURS, "recommended": "#CC3311"}.items():
-        wanted = tuple(bytes.fromhex(colour[1:]))
-        near = sum(count for pixel, count in pixels.items()
-                   if all(abs(a - b) <= 2 for a, b in zip(pixel, wanted, strict=True)))
-        assert near > 500, (name, near)
+    wanted = {"throughput": ("ink", "recommended"), "latency": ("ink", "pale", "recommended"), "shares": tuple(COLOURS)}
+    with Image.open(io.BytesIO(shot.read_bytes())) as page:
+        assert page.size == (1200, 2600)
+        page = page.convert("RGB")
+        top = 0
+        for name, colours in wanted.items():
+            with Image.open(folder / f"{name}.png") as picture:
+                picture = picture.convert("RGB")
+            found = next((box for box in places(page, picture, top) if max(
+                high for _, high in ImageChops.difference(page.crop(box), picture).getextrema()) <= 2), None)
+            assert found is not None, f"{name} is not on the page"
+            top = found[3]
+            counts = colours_of(page.crop(found))
+            assert all(counts[colour] > 60 for colour in colours), (name, counts)
+            if name == "throughput":
+                assert counts["recommended"] > 250, "of the disc, some 130 dots of a square inch are missing"
+
+
+def places(page, picture, top):
+    """Where a picture may stand in a page below a line: where its middle row does."""
+    width, height = picture.size
+    row = picture.crop((0, height // 2, width, height // 2 + 1)).tobytes()
+    for y in range(top, page.size[1] - height):
+        line = page.crop((0, y + height // 2, page.size[0], y + height // 2 + 1)).tobytes()
+        at = line.find(row)
+        if at >= 0 and at % 3 == 0:
+            yield (at // 3, y, at // 3 + width, y + height)

@@ -7,9 +7,9 @@ import textwrap
 
 import pytest
 
-from wsengine import ConfigurationError, EngineStopped, Pipeline, Retry
+from wsengine import ConfigurationError, Pipeline, Retry
 from wsengine.testing import DummyProducer
-from wsengine.tune.target import load, without_starts
+from wsengine.tune.target import load
 
 MODULE = textwrap.dedent("""
     from wsengine import Batcher, Pipeline, Processors, RateLimiting, Retry, WebSocketProducer
@@ -86,14 +86,6 @@ def test_a_pipeline_that_runs_is_refused():
         sys.modules["shop"].running = running
         with pytest.raises(ConfigurationError, match="has not been started"):
             load("shop:running", "pipeline")
-
-
-def test_no_pipeline_starts_while_its_module_is_imported():
-    pipeline = load("shop:Plain", "pipeline")
-    with without_starts(), pytest.raises(EngineStopped, match="__main__"):
-        pipeline.start()
-    with pipeline:
-        assert pipeline.state == "running"
 
 
 @pytest.mark.parametrize(("name", "kind", "said"), [

@@ -18,11 +18,10 @@ from wsengine.bench.handlers import work_of
 from wsengine.event_counter import EventCounter
 from wsengine.pipeline.pipeline import Pipeline
 from wsengine.pipeline.processors import Processors
+from wsengine.testing.fault import Fault
 from wsengine.testing.peers.window import Tally, arguments, measure, report
 from wsengine.testing.stamp import read_stamp
-from wsengine.websocket.failures import process_exception
 from wsengine.websocket.producer import WebSocketProducer
-from wsengine.wording import told
 
 if TYPE_CHECKING:
     import argparse
@@ -119,22 +118,6 @@ def pipeline_of(
         kind = type(f"Stamped{kind.__name__}", (Stamped, kind), {})
     processors = Processors(concurrency=case.concurrency, min_demand=case.min_demand, max_demand=case.max_demand)
     return kind(producer, tally, work, processors=processors)
-
-
-class Fault:
-    """Why the connection was lost last, or could not be made; in the supervisor's thread."""
-
-    def __init__(self) -> None:
-        self.error: BaseException | None = None
-
-    def __call__(self, error: BaseException) -> BaseException | None:
-        self.error = error
-        return process_exception(error)
-
-    def check(self) -> None:
-        """RuntimeError if there was one: whoever waits for a first message need not wait on."""
-        if self.error is not None:
-            raise RuntimeError(f"the connection failed: {told(self.error)}") from self.error
 
 
 def producer_of(case: Case, options: argparse.Namespace, fault: Fault) -> WebSocketProducer:

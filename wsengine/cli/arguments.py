@@ -35,7 +35,10 @@ class Parser(argparse.ArgumentParser):
         given, unknown = self.parse_known_args(arguments)
         if unknown:
             names = [found[0] for found in map(_NAME.match, unknown) if found is not None]
-            self.error(f"unrecognized arguments: {' '.join(names) or 'there are too many'}")
+            what = f"unrecognized arguments: {' '.join(names)}" if names else (
+                f"{len(unknown)} argument{'s' * (len(unknown) > 1)} too many")
+            prog = " ".join(filter(None, [self.prog, getattr(given, "command", None)]))
+            self.exit(WRONG_OPTION, f"{prog}: {what} (see {prog} --help)\n")
         return given
 
     def error(self, message: str) -> NoReturn:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import signal
 import sys
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TextIO
@@ -18,6 +17,7 @@ from wsengine.bench.feeds import Source
 from wsengine.bench.rounds import Contest, Entry
 from wsengine.bench.table import lines, summary
 from wsengine.cli.arguments import duration, items, rate, whole_number
+from wsengine.cli.endings import ended_by_signals
 from wsengine.cli.harmless import one_line
 from wsengine.errors import ConfigurationError, InvalidURI
 from wsengine.testing.peers.catalogue import PEERS, missing
@@ -27,7 +27,6 @@ from wsengine.websocket.uri import parse_uri
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterable, Iterator
-    from types import FrameType
 
     from wsengine.bench.rounds import Failure
 
@@ -35,8 +34,6 @@ __all__ = ["add_options", "in_words_of_the_command", "run"]
 
 #: The most runs of one call: more would be a mistake in a list.
 MOST = 500
-#: Of a process that SIGTERM has ended.
-TERMINATED = 143
 #: What options are that have not been given. They have no default in the parser: an option that has no effect beside others
 #: is refused, also with the value that would have been its default.
 DEFAULTS: dict[str, Any] = {
@@ -80,7 +77,7 @@ def run(given: argparse.Namespace, stream: TextIO) -> int:
     """Run it and print; returns the exit status. Main thread only.
 
     Raises:
-        ConfigurationError, InvalidURI: an option is wrong, or has no effect. SystemExit: 143 by SIGTERM. OSError.
+        ConfigurationError, InvalidURI: an option is wrong, or has no effect. SystemExit: by SIGTERM or SIGHUP. OSError.
     """
     if find_spec("psutil") is None:
         _tell("psutil, which it measures by, is missing: pip install 'wsengine[bench]'")
@@ -90,7 +87,7 @@ def run(given: argparse.Namespace, stream: TextIO) -> int:
     if not 1 <= given.rounds * len(contest.entries) <= MOST:
         raise ConfigurationError("bench.rounds", given.rounds, f"give a whole number above 0, for at most {MOST} runs; "
                                  f"these lists make {len(contest.entries)} a round")
-    with _terminated(), _progress(contest, sys.stderr) as told:
+    with ended_by_signals(), _progress(contest, sys.stderr) as told:
         outcome = contest.run(told, lambda entry, failure, left: _tell(_failed(contest, entry, failure, left)))
     if any(outcome.rounds.values()):
         found = summary(_shown(given, source), contest.entries, outcome.rounds, outcome.failures)
@@ -190,20 +187,6 @@ def _write(text: str, stream: TextIO) -> None:
     """With question marks for what the output's encoding does not have."""
     encoding = stream.encoding or "utf-8"
     print(text.encode(encoding, "replace").decode(encoding), file=stream, flush=True)
-
-
-@contextlib.contextmanager
-def _terminated() -> Iterator[None]:
-    """SIGTERM as an exception, so that the processes that were started are ended, too."""
-
-    def end(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(TERMINATED)
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _yes_or_no(text: str) -> bool:

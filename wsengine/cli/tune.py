@@ -6,18 +6,20 @@ What is measured, and how the setting is found, stands in `wsengine.tune`. Stand
 from __future__ import annotations
 
 import json
-import os
 import platform
 import sys
+import tempfile
 import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from wsengine.cli.arguments import duration, rate, whole_number
+from wsengine.cli.endings import ended_by_signals
 from wsengine.errors import ConfigurationError, InvalidURI
 from wsengine.options import whole
 from wsengine.testing.images import MINIMUM_TRADE
+from wsengine.testing.peers.cores import usable_cores
 from wsengine.testing.recording import load_recording
 from wsengine.tune.changes import by_chunk, without_gil
 from wsengine.tune.found import Found
@@ -31,6 +33,7 @@ from wsengine.websocket.uri import parse_uri
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Sequence
 
     from wsengine.tune.interpreters import Interpreter
     from wsengine.tune.reason import Reason
@@ -40,8 +43,10 @@ __all__ = ["add_options", "in_words_of_the_command", "run"]
 
 #: What a pipeline with one processor may be bound by that none of the settings changes.
 NOT_TUNED = ("feed-bound", "batcher-bound")
-#: Seconds that the first measurement may take, however small the budget is.
-BRIEFEST = 15.0
+#: Of the budget, what the search may take: what follows it wants the rest.
+SEARCH = 0.7
+#: Seconds that a measurement takes beside what it measures: two processes that start, and a connection.
+BESIDE = 2.0
 #: Bytes of the largest payload: the default of a producer's `max_size`.
 LARGEST = 1 << 20
 
@@ -72,28 +77,39 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(given: argparse.Namespace, stream: TextIO) -> int:
-    """Run it and print; returns the exit status."""
+    """Run it and print; returns the exit status. Main thread only.
+
+    Raises:
+        ConfigurationError, InvalidURI: an option is wrong. SystemExit: by SIGTERM or SIGHUP. OSError.
+    """
+    with ended_by_signals():
+        return _run(given, stream)
+
+
+def _run(given: argparse.Namespace, stream: TextIO) -> int:
+    begun = time.monotonic()
     measure = _measure(given)
     folder = None if given.out is None else prepared(given.out)
     most = whole("tune.most", given.most, minimum=1, maximum=1024)
+    if not given.exhaustive:
+        measure.until = begun + given.budget
     chunks = measure.check()["chunks"]
     interpreter = free_threaded(measure, given.free_threaded)
     print(f"measuring, {given.budget:g} s at the most" if not given.exhaustive else
           f"measuring {len(exhaustive(most))} settings", file=sys.stderr, flush=True)
 
-    def reason(point: Point) -> Reason:
-        return reason_of(point, gil=measure.gil, cores=os.cpu_count() or 1)
+    def reason(point: Point, others: Sequence[Point] = ()) -> Reason:
+        return reason_of(point, gil=measure.gil, cores=usable_cores())
 
-    if not given.exhaustive:
-        measure.until = time.monotonic() + max(given.budget, BRIEFEST) + measure.seconds + measure.warmup
     found = _sweep(measure, most) if given.exhaustive else Search(
-        measure, budget=given.budget, most=most, told=_tell, enough=lambda point: reason(point).bound in NOT_TUNED).run()
+        measure, budget=SEARCH * (measure.until - time.monotonic()), most=most, told=_tell,
+        enough=lambda point: reason(point).bound in NOT_TUNED).run()
     if not found.of(found.best):
         print(f"wsengine tune: nothing could be measured: {found.points[0].problem}", file=sys.stderr)
         return 1
     _look_further(measure, found, interpreter, chunks=chunks)
-    best = reason(found.typical(found.best))
-    first = reason(found.typical(found.points[0].setting)) if found.of(found.points[0].setting) else best
+    best = reason(found.typical(found.best), found.points)
+    first = reason(found.typical(found.first), found.points)
     about = {"target": measure.target, "kind": measure.kind, "gil": measure.gil, "python": platform.python_version()}
     written = json.dumps(figures(found, best, first, about), indent=1)
     print(written if given.json else "\n".join(lines(found, best, first)), file=stream, flush=True)
@@ -108,7 +124,7 @@ def run(given: argparse.Namespace, stream: TextIO) -> int:
 def _look_further(measure: Measure, found: Found, interpreter: Interpreter | str, *, chunks: bool) -> None:
     """What is measured once the setting has been found, as far as time is left: what would change it; latency at a pace."""
     print("measuring what would change it, and latencies", file=sys.stderr, flush=True)
-    each = found.seconds / len(found.points)
+    each = 1.2 * found.seconds / len(found.points)
 
     def time_left(measurements: int) -> bool:
         return time.monotonic() + measurements * each < measure.until
@@ -132,7 +148,8 @@ def prepared(folder: str) -> Path:
     path = Path(folder)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        (path / "report.json").touch()
+        with tempfile.TemporaryFile(dir=path):
+            pass                                 # it can be written to
     except OSError as error:
         raise ConfigurationError("tune.out", folder, f"give a folder that can be written to ({error.strerror})") from None
     return path
@@ -142,7 +159,7 @@ def _about(measure: Measure) -> str:
     """What was tuned, on what, and when."""
     fed = (measure.url and parse_uri(measure.url).redacted) or measure.recording or f"made-up trades of {measure.size} bytes"
     return (f"{measure.target} on {fed}; Python {platform.python_version()}{'' if measure.gil else ' without the GIL'}, "
-            f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}; {time.strftime('%Y-%m-%d %H:%M')}")
+            f"{usable_cores():.3g} cores, {platform.system()} {platform.machine()}; {time.strftime('%Y-%m-%d %H:%M')}")
 
 
 def in_words_of_the_command(error: ConfigurationError | InvalidURI) -> str:
@@ -150,7 +167,8 @@ def in_words_of_the_command(error: ConfigurationError | InvalidURI) -> str:
     if isinstance(error, InvalidURI):
         return str(error)
     name = error.path.rpartition(".")[2].replace("_", "-")
-    return f"{'' if name == 'target' else f'--{name} '}{error.value}: {error.remedy}"
+    words = " ".join(filter(None, ["" if name == "target" else f"--{name}", str(error.value)]))
+    return f"{words}: {error.remedy}" if words else error.remedy
 
 
 def _measure(given: argparse.Namespace) -> Measure:
@@ -172,6 +190,9 @@ def _measure(given: argparse.Namespace) -> Measure:
     seed = whole("tune.seed", 1 if given.seed is None else given.seed)
     target = given.target or given.handler
     kind = "pipeline" if given.handler is None else "chunk" if given.chunk else "message"
+    least = given.seconds + given.warmup + BESIDE
+    if given.budget < least and not given.exhaustive:
+        raise ConfigurationError("tune.budget", f"{given.budget:g}", f"give at least {least:g}, for one measurement")
     return Measure(target, kind, size=size, seed=seed, recording=given.recording, rate=given.rate or None, url=given.url,
                    seconds=given.seconds, warmup=given.warmup, patience=given.patience)
 

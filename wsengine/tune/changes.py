@@ -6,10 +6,11 @@ alike. Which interpreter is taken stands in `interpreters`.
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict, dataclass, replace
 from statistics import median
 from typing import TYPE_CHECKING, Any
+
+from wsengine.testing.peers.cores import usable_cores
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -84,7 +85,7 @@ def without_gil(measure: Measure, best: Setting, interpreter: Interpreter | str,
     if isinstance(interpreter, str):
         return Change("free-threaded", "Python without the GIL", best, problem=interpreter)
     what = f"Python {interpreter.version} without the GIL"
-    other, cores = replace(measure, python=interpreter.path), os.cpu_count() or 1
+    other, cores = replace(measure, python=interpreter.path), max(int(usable_cores()), 1)
     settings = [replace(best, concurrency=number) for number in sorted({best.concurrency, cores, 2 * cores})]
     if not time_left(len(settings) + 2 * TURNS):
         return Change("free-threaded", what, best, problem=NO_TIME)

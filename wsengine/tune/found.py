@@ -62,9 +62,14 @@ class Found:
         """Those that were measured, each once, in order."""
         return list(dict.fromkeys(point.setting for point in self.points))
 
+    @property
+    def first(self) -> Setting:
+        """The one that the search began with: the first that has figures."""
+        return next((point.setting for point in self.points if not point.problem), self.points[0].setting)
+
     def along_concurrency(self) -> list[Setting]:
         """Those that differ from the first in nothing but concurrency, in its order; those with figures."""
-        first = self.points[0].setting
+        first = self.first
         return sorted((one for one in self.settings() if self.of(one)
                        and replace(one, concurrency=first.concurrency) == first), key=lambda one: one.concurrency)
 

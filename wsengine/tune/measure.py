@@ -38,8 +38,8 @@ __all__ = ["Measure"]
 
 #: The root that the package was imported from: the client must run the same code as its parent.
 ROOT = str(Path(__file__).resolve().parents[2])
-#: Seconds that a process may take beside what it measures.
-BESIDE = 15.0
+#: Seconds that a process may take beside what it measures; and to end, once its line has.
+BESIDE, ENDING = 15.0, 1.0
 
 
 @dataclass(slots=True)
@@ -120,7 +120,7 @@ class Measure:
         with tempfile.TemporaryFile() as said, os.fdopen(reading, "rb", buffering=0) as lines:
             given = {"url": url, "target": self.target, "kind": self.kind, "setting": setting, "report": writing,
                      "seconds": self.seconds, "warmup": self.warmup, "patience": self.patience, "path": [os.getcwd()],
-                     "ours": self.url is None, "loop": self.loop}
+                     "ours": self.url is None, "loop": self.loop, "parent": os.getpid()}
             ours = ROOT if self.python == sys.executable else None   # the modules there are compiled for this one
             path = os.pathsep.join(filter(None, [ours, os.environ.get("PYTHONPATH")]))
             process = subprocess.Popen(
@@ -129,19 +129,20 @@ class Measure:
                 env={**os.environ, "PYTHONPATH": path})
             os.close(writing)
             try:
-                until = time.monotonic() + BESIDE + self.patience + self.warmup + self.seconds
-                found = follow(process, _Lines(lines.fileno(), min(until, self.until)))
+                until = time.monotonic() + BESIDE + 2 * self.patience + self.warmup + self.seconds
+                found = follow(process, _Lines(lines.fileno(), until, self.until))
+                ended = "" if found else _ended(process)
             finally:
                 with contextlib.suppress(OSError):   # it, and whatever its handler has started
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
                 assert process.stdin is not None
                 process.stdin.close()
-            if found is None or "fail" in found.get("problem", ""):
+            if found is None or "messages fail" in found.get("problem", ""):
                 said.seek(0)
                 last = said.read().decode(errors="replace").strip().rpartition("\n")[2]
                 before = "" if found is None else f"{found['problem']}: "
-                found = {"problem": before + (printable(last) or "its process ended by itself")}
+                found = {"problem": before + (printable(last) or "it said nothing") + ended}
         return found
 
     def _follow(self, process: subprocess.Popen[bytes], lines: _Lines) -> dict[str, Any] | None:
@@ -173,20 +174,31 @@ def _by_role(looks: Sequence[tuple[str, Looks]], busy: Mapping[str, float]) -> d
             "threads": {role: len(shares) for role, shares in roles.items()}}
 
 
-class _Lines:
-    """Lines of JSON from a pipe, until a moment; behind that, a problem."""
+def _ended(process: subprocess.Popen[bytes]) -> str:
+    """How a process that has ended by itself has done so, as an addition to what it said."""
+    try:
+        status = process.wait(ENDING)
+    except subprocess.TimeoutExpired:
+        return ""
+    how = f"by {signal.Signals(-status).name}" if status < 0 else f"with status {status}"
+    return f" (its process ended {how})"
 
-    def __init__(self, file: int, until: float) -> None:
+
+class _Lines:
+    """Lines of JSON from a pipe, until a moment at which its process hangs, or the one at which all has to be over."""
+
+    def __init__(self, file: int, until: float, over: float) -> None:
         self._file = file
-        self._until = until
+        self._until = min(until, over)
+        self._problem = "no time was left" if over < until else "it hangs: it told nothing of itself in time"
         self._received = b""
 
     def next(self) -> dict[str, Any] | None:
-        """The next line, None where the pipe has ended."""
+        """The next line; a problem where none comes in time, None where the pipe has ended."""
         while b"\n" not in self._received:
             left = self._until - time.monotonic()
             if left <= 0 or not select.select([self._file], [], [], left)[0]:
-                return {"problem": "it hangs: it told nothing of itself in time"}
+                return {"problem": self._problem, "late": True}
             more = os.read(self._file, 65536)
             if not more:
                 return None

@@ -16,12 +16,14 @@ if TYPE_CHECKING:
     from wsengine.tune.measure import Measure
     from wsengine.tune.setting import Setting
 
-__all__ = ["paced"]
+__all__ = ["MOST", "paced"]
 
 #: Of what the recommended setting handles.
 PART = 0.5
 #: By how much a setting has to be faster than the pace to be looked at, and how many are.
 ROOM, MOST = 1.1, 5
+#: Of the pace: whoever handled less, by more than a message or two, could not keep up, or the feed could not.
+KEPT, SLACK = 0.95, 2.0
 
 
 def chosen(found: Found, rate: float) -> list[Setting]:
@@ -34,9 +36,9 @@ def chosen(found: Found, rate: float) -> list[Setting]:
     return [replace(best, concurrency=number) for number in sorted({*some, best.concurrency})]
 
 
-def paced(measure: Measure, found: Found) -> Paced:
-    """Measure them."""
-    rate = round(PART * found.rate(found.best))
-    slow = replace(measure, rate=max(rate, 1))
-    points = [slow(setting) for setting in chosen(found, rate)]
-    return Paced(rate, [point for point in points if not point.problem])
+def paced(measure: Measure, found: Found) -> Paced | None:
+    """Measure them; None where none of them could keep up."""
+    rate = max(round(PART * found.rate(found.best)), 1)
+    points = [replace(measure, rate=rate)(setting) for setting in chosen(found, rate)]
+    kept = [point for point in points if not point.problem and point.rate >= KEPT * (1 - point.failed) * rate - SLACK]
+    return Paced(rate, kept) if kept else None

@@ -30,6 +30,8 @@ INK, PALE, ACCENT = "#222222", "#888888", "#CC3311"
 #: Inches; at 110 dots each.
 SIZE = (8.0, 4.2)
 DOTS = 110
+#: Of the highest value, so that the mark around it is whole.
+ROOM = 1.12
 
 
 def throughput(found: Found) -> Figure:
@@ -41,7 +43,7 @@ def throughput(found: Found) -> Figure:
     axes.scatter(*zip(*dots, strict=True), color=PALE, s=14, zorder=3)
     axes.axvline(found.best.concurrency, color=ACCENT, linestyle=":", zorder=1)
     axes.scatter([found.best.concurrency], [found.rate(found.best)], color=ACCENT, s=90, zorder=4, label="recommended")
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, ROOM * max(found.rate(found.best), *(rate for _, rate in dots)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.legend(frameon=False)
     return figure
@@ -50,12 +52,13 @@ def throughput(found: Found) -> Figure:
 def latency(found: Found) -> Figure:
     """From receive to acknowledgement over concurrency, for half of the messages and 99 of 100; at a pace if measured."""
     points = found.paced.points if found.paced else [found.typical(one) for one in found.along_concurrency()]
-    numbers = [point.setting.concurrency for point in points]
-    figure, axes = _axes("Milliseconds from receive to acknowledgement", numbers)
-    axes.plot(numbers, [1e3 * point.latency_p50 for point in points], color=INK, marker="o", label="p50")
-    axes.plot(numbers, [1e3 * point.latency_p99 for point in points], color=PALE, marker="o", label="p99")
+    known = [(point.setting.concurrency, 1e3 * point.latency_p50, 1e3 * point.latency_p99) for point in points
+             if point.latency_p50 is not None and point.latency_p99 is not None]
+    figure, axes = _axes("Milliseconds from receive to acknowledgement", [number for number, *_ in known])
+    for at, label, colour in ((1, "p50", INK), (2, "p99", PALE)):
+        axes.plot([one[0] for one in known], [one[at] for one in known], color=colour, marker="o", label=label)
     axes.axvline(found.best.concurrency, color=ACCENT, linestyle=":")
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, ROOM * max((one[2] for one in known), default=1.0))
     axes.legend(frameon=False)
     return figure
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from wsengine.testing.peers.cores import usable_cores
 from wsengine.tune.setting import Setting
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def figures(found: Found, reason: Reason, first: Reason, about: dict[str, Any]) 
     """All of it, for JSON. `reason`: at the recommended setting; `first`: with one processor."""
     return {
         "command": "tune", **about,
-        "machine": {"cores": os.cpu_count(), "system": platform.system(), "architecture": platform.machine()},
+        "machine": {"cores": usable_cores(), "system": platform.system(), "architecture": platform.machine()},
         "recommended": found.best.settings(), "reason": asdict(reason), "reason_with_one_processor": asdict(first),
         "settings": [{"setting": one.settings(), "rate": found.rate(one), "measured": len(found.of(one))}
                      for one in found.settings()],
@@ -92,6 +92,8 @@ def _shown(setting: Setting) -> str:
     return f"processors=Processors({', '.join(options)}){queue}"
 
 
-def time_text(seconds: float) -> str:
-    """A time in words that are short."""
+def time_text(seconds: float | None) -> str:
+    """A time in words that are short; a dash for none."""
+    if seconds is None:
+        return "–"
     return f"{seconds * 1e3:,.1f} ms" if seconds >= 1e-3 else f"{seconds * 1e6:,.0f} µs"

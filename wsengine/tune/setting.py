@@ -42,24 +42,26 @@ class Point:
 
     Attributes:
         rate: messages a second that did not fail. failed: the share of those that did.
-        latency_p50, latency_p99: seconds from receive to acknowledgement.
+        latency_p50, latency_p99: seconds from receive to acknowledgement since the start, to an eighth; None where nothing
+            had been acknowledged.
         shares: of the threads' time by role, see `shares`, the mean of those of a role; busiest: the same of the one of
             each role that waits for work least. threads: how many there are of each role.
         paused: the share of the looks that found the pipeline full. server_idle: of the feed's time that it waited.
-        problem: why there are no figures, "" if there are.
+        problem: why there are no figures, "" if there are. late: it was a matter of time, and another setting may do better.
     """
 
     setting: Setting
     rate: float = 0.0
     failed: float = 0.0
-    latency_p50: float = 0.0
-    latency_p99: float = 0.0
+    latency_p50: float | None = None
+    latency_p99: float | None = None
     shares: dict[str, Shares] = field(default_factory=dict)
     busiest: dict[str, Shares] = field(default_factory=dict)
     threads: dict[str, int] = field(default_factory=dict)
     paused: float = 0.0
     server_idle: float | None = None
     problem: str = ""
+    late: bool = False
 
     def figures(self) -> dict[str, Any]:
         """All of it, for JSON."""

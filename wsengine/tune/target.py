@@ -1,51 +1,35 @@
 """The user's handler, found by its name, as a pipeline that takes another feed and other settings than its own.
 
 Nothing of the user's producers is ever started: the pipeline is given one of ours before it starts, which does with messages
-what theirs would.
+what theirs would. What the user's module may reach otherwise is said in `reach`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import inspect
 import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from wsengine.errors import ConfigurationError, EngineStopped
+from wsengine.errors import ConfigurationError
 from wsengine.pipeline.pipeline import Pipeline
 from wsengine.testing.dummy import DummyProducer
 from wsengine.websocket.producer import OPTIONS, WebSocketProducer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from wsengine.message import Message
+    from wsengine.testing.fault import Fault
 
-__all__ = ["handled_in_a_loop", "load", "producer_for", "without_starts"]
+__all__ = ["handled_in_a_loop", "load", "producer_for"]
 
 #: Options of a producer that say what becomes of its messages.
 OF_MESSAGES = ("transformer", "frame_handler", "frame_handler_state", "session_markers", "max_size", "silence_pings",
                "telemetry_id", "logger")
 #: Those that belong to the one endpoint that it was made for.
 OF_THE_ENDPOINT = ("path", "sock", "unix", "server_hostname")
-
-
-@contextlib.contextmanager
-def without_starts() -> Iterator[None]:
-    """Have no pipeline start meanwhile: a module that starts one as it is imported would reach for its real endpoint."""
-    start = Pipeline.start
-
-    def refuse(self: Pipeline) -> Pipeline:
-        raise EngineStopped("no pipeline may start while its module is imported to be tuned; start it under "
-                            "if __name__ == '__main__'")
-
-    Pipeline.start = refuse  # type: ignore[assignment, method-assign]
-    try:
-        yield
-    finally:
-        Pipeline.start = start  # type: ignore[method-assign]
 
 
 def load(name: str, kind: str) -> Pipeline:
@@ -99,21 +83,22 @@ def _pipeline(path: str, name: str, found: Any) -> Pipeline:
             f"producer alone ({type(error).__name__}: {error})") from error
 
 
-def producer_for(pipeline: Pipeline, url: str, *, ours: bool) -> WebSocketProducer:
+def producer_for(pipeline: Pipeline, url: str, fault: Fault, *, ours: bool) -> WebSocketProducer:
     """What feeds a pipeline while it is tuned, with the options of its own WebSocketProducer, the first if it has several.
 
     Args:
         url: of the feed.
+        fault: takes note of why a connection fails.
         ours: whether that is a feed of this machine. Then only what becomes of messages is as in theirs; else all is, so
             that it gets in and subscribes, but for what belongs to their endpoint alone.
     """
     theirs = next((one for one in pipeline._wsengine_producers if isinstance(one, WebSocketProducer)), None)
     if theirs is None:
-        return WebSocketProducer(url, proxy=None if ours else True)
+        return WebSocketProducer(url, proxy=None if ours else True, process_exception=fault)
     if ours:
-        return theirs._wsengine_elsewhere(url, OF_MESSAGES, proxy=None)
-    without = {*OF_THE_ENDPOINT, *(("ssl",) if url.startswith("ws:") else ())}
-    return theirs._wsengine_elsewhere(url, [one for one in OPTIONS if one not in without])
+        return theirs._wsengine_elsewhere(url, OF_MESSAGES, proxy=None, process_exception=fault)
+    without = {"process_exception", *OF_THE_ENDPOINT, *(("ssl",) if url.startswith("ws:") else ())}
+    return theirs._wsengine_elsewhere(url, [one for one in OPTIONS if one not in without], process_exception=fault)
 
 
 def handled_in_a_loop(pipeline: Pipeline) -> None:
