@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from wsengine.bench.case import Case
 from wsengine.bench.handlers import work_of
 from wsengine.event_counter import EventCounter
+from wsengine.pipeline.latency import Latency
 from wsengine.pipeline.pipeline import Pipeline
 from wsengine.pipeline.processors import Processors
 from wsengine.testing.fault import Fault
@@ -176,7 +177,8 @@ def main() -> None:
     with pipeline:
         result = measure(count_of(pipeline, producer, counter, fault), tally.latencies,
                          seconds=options.seconds, warmup=options.warmup)
-        stats = pipeline.stats()
+        stats, topology = pipeline.stats(), pipeline._wsengine_topology
+        latency = topology.latency if topology is not None else Latency()
         path = [one.tls_path for one in producer.connections]
         reason = producer.connections[0].tls_reason
         pipeline.stop(0)
@@ -185,8 +187,9 @@ def main() -> None:
     result["failed"] = stats.failed
     result["reconnects"] = sum(one.reconnects for one in producer.connections)
     result["dropped"] = sum(one.counts()["dropped"] for one in producer.connections)
-    if not tally.latencies:
-        result |= {"p50_us": stats.latency_p50 * 1e6, "p99_us": stats.latency_p99 * 1e6}
+    if not tally.latencies and latency.percentile(0.5) > 0:
+        result |= {name: latency.percentile(share) / 1e3
+                   for name, share in (("p50_us", 0.5), ("p99_us", 0.99), ("p999_us", 0.999))}
     report(result, {"client": "wsengine", "utf8_checked": True, "stamped": stamped, "tls_path": path[0]}
            | case.settings())
 
