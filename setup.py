@@ -22,9 +22,9 @@ MODULES = [
         "ring", "utf8", "frames", "inflate", "deflate", "tls", "control", "output", "intake", "overflow", "parts", "stream",
         "input", "reader", "receiver", "sender", "outlet", "keepalive", "turn", "keys", "fanout")),
     *(f"wsengine.pipeline.{name}" for name in (
-        "chunk", "latency", "rate_limiter", "message_key", "sources", "crew", "callbacks", "materialiser", "batch", "lane",
-        "batcher", "sized_batcher", "batch_processor", "listeners", "processor", "frame_handler", "emission",
-        "dispatcher", "partitioner")),
+        "chunk", "latency", "rate_limiter", "message_key", "batch_key", "sources", "crew", "callbacks", "materialiser",
+        "batch", "lane", "batcher", "sized_batcher", "batch_processor", "listeners", "processor", "frame_handler",
+        "emission", "dispatcher", "partitioner")),
 ]
 
 if sys.platform == "win32":

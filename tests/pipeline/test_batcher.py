@@ -393,6 +393,50 @@ def test_p17_a_function_that_does_not_return_holds_up_nobody_but_its_batcher(lau
     assert book.failed == ["stuck"]
 
 
+@pytest.mark.parametrize("why", ["size", "partition", "key"])
+def test_p17_what_can_join_no_batch_is_left_at_the_deadline_where_handle_failed_does_not_return(launch, book, gate, why):
+    """Whichever thread called it, that of a processor or of the batcher."""
+    begun = threading.Event()
+
+    def refuse(*_):
+        raise LookupError("no")
+
+    def handle_failed(messages):
+        begun.set()
+        gate.wait(60)
+
+    options = {"size": {"batch_size": (0, refuse), "max_demand": 10}, "partition": {"partition_by": refuse}, "key": {}}[why]
+    pipeline = launch(handle_batch=lambda messages, info: None, handle_failed=handle_failed,
+                      processors=Processors(concurrency=2), batchers={"default": Batcher(**options)})
+    given = book.messages(range(5))
+    if why == "key":
+        for message in given:
+            message.batch_key = Once(LookupError("no hash any more"))
+    pipeline.push_messages(given)
+    assert begun.wait(5)
+    result = pipeline.stop(timeout=0.3)
+    assert (result.drained, result.left, result.failed) == (False, 5, 5)
+    assert sorted(book.failed) == list(range(5))
+    assert pipeline.stats().held_messages == 0
+    gate.set()
+    until(lambda: not any(one.name.startswith(f"wsengine:{pipeline.name}:") for one in threading.enumerate()))
+    book.assert_each_once(range(5))
+    assert pipeline.stats().failed == 5, "counted once"
+
+
+class Once:
+    """A key that has a hash once, and then raises."""
+
+    def __init__(self, error):
+        self.errors = iter([None, *[error] * 100])
+
+    def __hash__(self):
+        error = next(self.errors)
+        if error is not None:
+            raise error
+        return 1
+
+
 # ---- where messages go
 
 

@@ -17,7 +17,8 @@ cdef class Batch(Chunk):
     cdef object group                # of its messages (message.pxd)
     cdef object partition            # int, or None where the batcher has no partitions
     cdef Py_ssize_t lane             # the same, or WHOLE (batcher)
-    cdef object identity             # what is one batch, and handled in order: the two together
+    cdef object key                  # what that is known by (batch_key)
+    cdef object identity             # what is one batch, and handled in order: that and the partition together
     cdef object accumulator          # of the size function
     cdef bint due                    # a message wants it flushed
     cdef int64_t deadline_ns         # emitted at this time at the latest; 0: never

@@ -9,14 +9,23 @@
 # Messages are sorted by the processor that brings them, under the batcher's lock, for a list of a hundred takes it a few
 # microseconds and a thread's wake would take longer.
 #
-# The lock is held for steps that call nothing of the user's but the hashing and comparison of batch keys. Order of locks:
-# Batcher.lock, then Chunk.lock or Crew.gate.
+# The lock is held for steps that call nothing of the user's, not even the hashing and comparison of batch keys: those that are
+# the user's code are looked for outside (batch_key), while their messages are in a Hand, where a deadline finds them. Order of
+# locks: Batcher.lock, then Chunk.lock or Crew.gate.
+#
+#     state of a message           where it is held      failed by a deadline
+#     joins no batch yet           Hand.messages[at:]    fail_rest, as left
+#     can join none                failing               fail_rest, as left
+#     open, or complete            its Batch             fail_rest
+#     in hand                      its Batch             the batch processor's take_over
 cimport cython
 from libc.stdint cimport int64_t
 from wsengine.engine.keys cimport KeyExtractor
 from wsengine.engine.ring cimport Parker
 from wsengine.message cimport Message
 from wsengine.pipeline.batch cimport Batch
+from wsengine.pipeline.batch_key cimport Search
+from wsengine.pipeline.chunk cimport Chunk
 from wsengine.pipeline.crew cimport Crew
 from wsengine.pipeline.lane cimport Lane
 from wsengine.pipeline.listeners cimport Listeners
@@ -31,8 +40,10 @@ cdef list give_batchers(Crew crew, list messages, bint to_one, int partition)
 cdef inline bint flushes(Message message):
     return message.details is not None and message.details.batch_mode == "flush"
 
-# Whether two groups are one key; keys that cannot be compared are not, and each finds its own batch or fails alone.
-cdef bint same_key(object one, object other)
+cdef class Hand:
+    # Messages of one processor's that the user's code has to see before they join a batch. Under the batcher's lock.
+    cdef list messages
+    cdef Py_ssize_t at               # so many have joined one, or failed
 
 cdef class BatcherStage:
     cdef readonly str key            # its name among the batchers
@@ -57,6 +68,9 @@ cdef class BatcherStage:
     cdef Batch last                  # the one that the last message joined, or None
     cdef Py_ssize_t partition        # of the list being sorted, or WHOLE
     cdef Py_ssize_t joined           # of the list being sorted, how far it has been
+    cdef bint strange                # there have been keys that are not plain (batch_key)
+    cdef list hands                  # of Hand: what is with the user's code
+    cdef list failing                # of Chunk: what can join no batch, and has not been acknowledged yet
     cdef Py_ssize_t held             # messages brought and not done with
     cdef Py_ssize_t waiting          # of those, in complete batches that nobody has begun
     cdef bint saturated              # it asks for no more
@@ -67,16 +81,24 @@ cdef class BatcherStage:
     cdef readonly Py_ssize_t failed  # messages that could join no batch, for their key or by a function of the user's
 
     cdef list give(self, list messages, int partition)
-    cdef dict by_partition(self, list messages)
+    cdef list give_apart(self, list messages)
+    cdef Hand hold(self, list messages)
     cdef bint put(self, list messages, Py_ssize_t partition) except -1
-    cdef list accept(self, list messages, Py_ssize_t partition)
-    cdef join(self, list messages, Py_ssize_t first, Py_ssize_t end, object group, bint flush)
+    cdef Py_ssize_t accept(self, list messages, Py_ssize_t first, Py_ssize_t partition)
+    cdef Py_ssize_t sort_run(self, list messages, Py_ssize_t first)
+    cdef object known_by(self, object group)
+    cdef accept_rest(self, Hand hand, Py_ssize_t partition)
+    cdef bint accept_more(self, Hand hand, Py_ssize_t partition) except -1
+    cdef accept_run(self, Hand hand, Py_ssize_t partition)
+    cdef bint look(self, Search search)
+    cdef join(self, list messages, Py_ssize_t first, Py_ssize_t end, object group, object key, bint flush)
     cdef add(self, Batch batch, list messages, Py_ssize_t first, Py_ssize_t end)
-    cdef object identity_of(self, object group)
-    cdef Batch batch_of(self, object group)
+    cdef object identity_of(self, object key)
+    cdef Batch batch_of(self, object group, object key)
     cdef link(self, Batch batch)
     cdef unlink(self, Batch batch)
     cdef emit(self, Batch batch, str trigger)
+    cdef forget(self, Batch batch)
     cdef emit_all(self, int64_t until_ns, str trigger)
     cdef Batch take(self, Lane lane)
     cdef bint waits(self, Lane lane)
@@ -87,7 +109,10 @@ cdef class BatcherStage:
     cdef bint sorting(self)
     cdef sort_left(self)
     cdef list take_left(self)
-    cdef fail(self, list messages, object error)
+    cdef fail_next(self, Hand hand, object error)
+    cdef Chunk begin_failing(self, Message message, object error)
+    cdef end_failing(self, Chunk chunk)
+    cdef Chunk chunk_of(self, list messages)
     cdef wake_lanes(self)
     cdef tuple tell_start(self, list messages)
     cdef tell_stop(self, tuple about)

@@ -12,6 +12,7 @@ from wsengine.engine.keys cimport KeyExtractor
 from wsengine.engine.ring cimport Parker, monotonic_ns
 from wsengine.message cimport Message
 from wsengine.pipeline.batch cimport Batch
+from wsengine.pipeline.batch_key cimport Search, is_plain, same_key
 from wsengine.pipeline.callbacks cimport call_handle_failed, wall_ns
 from wsengine.pipeline.chunk cimport CHUNK_OPEN, Chunk, acknowledge
 from wsengine.pipeline.crew cimport Crew
@@ -32,13 +33,7 @@ cdef object BATCHER_START = telemetry.BATCHER_START
 cdef object BATCHER_STOP = telemetry.BATCHER_STOP
 
 
-cdef bint same_key(object one, object other):
-    if one is other:
-        return True
-    try:
-        return bool(one == other)
-    except BaseException:
-        return False
+cdef object UNKNOWN = object()           # in place of what a key is known by
 
 
 cdef list give_batchers(Crew crew, list messages, bint to_one, int partition):
@@ -60,6 +55,10 @@ cdef list give_batchers(Crew crew, list messages, bint to_one, int partition):
         if rest is not None:
             refused = rest if refused is None else refused + rest
     return refused
+
+
+cdef class Hand:
+    """Messages that the user's code has to see before they join a batch."""
 
 
 cdef class BatcherStage:
@@ -90,6 +89,8 @@ cdef class BatcherStage:
         self.bound = bound
         self.retry = retry
         self.open = {}
+        self.hands = []
+        self.failing = []
         self.wake_ns = NEVER
         self.listeners = listeners_of((BATCHER_START, BATCHER_STOP))
 
@@ -103,43 +104,74 @@ cdef class BatcherStage:
             return None if self.put(messages, WHOLE) else messages
         if self.inherits:
             return None if self.put(messages, partition % self.partitions) else messages
-        shares = self.by_partition(messages)
-        for at, share in shares.items():
-            if not self.put(share, at):
-                refused = share if refused is None else refused + share
-        return refused
+        return self.give_apart(messages)
 
-    cdef dict by_partition(self, list messages):
-        """Messages by the partition that each goes to. One whose partition can't be told fails alone."""
+    cdef list give_apart(self, list messages):
+        """Have each message accepted by the partition that it is asked for. One whose partition can't be told fails alone."""
+        cdef Hand hand = self.hold(messages)
         cdef dict shares = {}
+        cdef list refused = None, lost = [], errors = []
         cdef Message message
+        if hand is None:
+            return messages
         for message in messages:
             try:
                 at = partition_of_message(self.partitioned_by, self.extractor, message, self.partitions)
             except BaseException as error:
                 self.crew.log_failure("partition_by", error)
-                self.fail([message], error)
+                lost.append(message)
+                errors.append(error)
                 continue
             if at in shares:
                 (<list>shares[at]).append(message)
             else:
                 shares[at] = [message]
-        return shares
+        with self.lock:
+            if self.closed:                      # and all of it has been taken over
+                return None
+            self.held -= len(messages) - len(lost)
+            hand.messages = lost
+        for at, share in shares.items():
+            if not self.put(share, at):
+                refused = share if refused is None else refused + share
+        for error in errors:
+            self.fail_next(hand, error)
+        with self.lock:
+            if not self.closed:
+                self.hands.remove(hand)
+        return refused
+
+    cdef Hand hold(self, list messages):
+        """Have messages in a hand; None if the batcher is closed."""
+        cdef Hand hand = Hand.__new__(Hand)
+        hand.messages = messages
+        with self.lock:
+            if self.closed:
+                return None
+            self.held += len(messages)
+            self.hands.append(hand)
+        return hand
 
     cdef bint put(self, list messages, Py_ssize_t partition) except -1:
         """Accept handled messages of one partition, in order; they are the batcher's from here on, the list, too. False if it
         is closed."""
-        cdef list failed
+        cdef Hand hand = None
+        cdef Py_ssize_t at
         cdef bint left
         about = self.tell_start(messages)
         with self.lock:
             if self.closed:
                 return False
             self.held += len(messages)
-            failed = self.accept(messages, partition)
+            at = self.accept(messages, 0, partition)
+            if at < len(messages):
+                hand = Hand.__new__(Hand)
+                hand.messages = messages
+                hand.at = at
+                self.hands.append(hand)
             left = self.sorting()
-        if failed:
-            self.fail(failed[0], failed[1])
+        if hand is not None:
+            self.accept_rest(hand, partition)
         if left:
             self.parker.c.notify()
         if about is not None:
@@ -148,41 +180,115 @@ cdef class BatcherStage:
 
     # ------------------------------------------------------------------------------------------------------- sorting
 
-    cdef list accept(self, list messages, Py_ssize_t partition):
-        """Have each message join its batch; [messages, error] of those that could not, or None. Under the lock."""
-        cdef Py_ssize_t i = 0, j, n = len(messages)
-        cdef list failed = None
-        cdef Message message
-        cdef object group
-        cdef bint flush
+    cdef Py_ssize_t accept(self, list messages, Py_ssize_t first, Py_ssize_t partition):
+        """Have messages from the first on join their batches, up to one whose key the user's code has to be asked about; how
+        many have joined with those before. Under the lock."""
+        cdef Py_ssize_t n = len(messages)
         self.partition = partition
-        while i < n:
-            message = <Message>PyList_GET_ITEM(messages, i)
-            group = message.group
-            flush = flushes(message)
-            j = i + 1
-            self.joined = i
-            try:
-                while j < n:
-                    message = <Message>PyList_GET_ITEM(messages, j)
-                    if not same_key(message.group, group):
-                        break
-                    flush |= flushes(message)
-                    j += 1
-                self.join(messages, i, j, group, flush)
-            except BaseException as error:       # a batch key that has no hash any more, or compares with nothing
-                i = self.joined
-                self.held -= j - i
-                failed = [messages[i:j] if failed is None else failed[0] + messages[i:j], error]
-            i = j
-        return failed
+        self.joined = first
+        try:
+            while first < n:
+                first = self.sort_run(messages, first)
+        except BaseException:                    # no memory: the rest is tried again, message by message
+            pass
+        return self.joined
 
-    cdef join(self, list messages, Py_ssize_t first, Py_ssize_t end, object group, bint flush):
-        """Have a run of messages of one key join their batch, or as many batches as they fill."""
+    cdef Py_ssize_t sort_run(self, list messages, Py_ssize_t first):
+        """Have a run of messages of one key join their batch; where the next begins. Under the lock."""
+        cdef Py_ssize_t end = first + 1, n = len(messages)
+        cdef Message message = <Message>PyList_GET_ITEM(messages, first)
+        cdef object group = message.group
+        cdef bint flush = flushes(message), plain
+        cdef object key = self.known_by(group)
+        if key is UNKNOWN:
+            return n
+        plain = is_plain(group)
+        while end < n:
+            message = <Message>PyList_GET_ITEM(messages, end)
+            if message.group is not group and not (plain and is_plain(message.group) and message.group == group):
+                break
+            flush |= flushes(message)
+            end += 1
+        self.join(messages, first, end, group, key, flush)
+        return end
+
+    cdef object known_by(self, object group):
+        """What a key is known by, UNKNOWN if it takes the user's code to tell. Under the lock."""
+        cdef Batch batch = self.last
+        if batch is not None and batch.group is group and batch.lane == self.partition:
+            return batch.key
+        if not is_plain(group):
+            self.strange = True
+            return UNKNOWN
+        if self.strange and self.identity_of(group) not in self.open and not self.look(Search(group)):
+            return UNKNOWN                       # it may equal one of the user's
+        return group
+
+    cdef accept_rest(self, Hand hand, Py_ssize_t partition):
+        """Have what is in hand join its batches, asking the user's code about keys, outside the lock. A message whose key
+        raises fails alone."""
+        while self.accept_more(hand, partition):
+            try:
+                self.accept_run(hand, partition)
+            except BaseException as error:
+                self.fail_next(hand, error)
+
+    cdef bint accept_more(self, Hand hand, Py_ssize_t partition) except -1:
+        """Go on as far as the user's code is not needed; whether something is left."""
+        with self.lock:
+            if self.closed:                      # it has been taken over
+                return False
+            hand.at = self.accept(hand.messages, hand.at, partition)
+            if hand.at == len(hand.messages):
+                self.hands.remove(hand)
+                return False
+            return True
+
+    cdef accept_run(self, Hand hand, Py_ssize_t partition):
+        """Have a run of messages of one key join their batch. Raises what the key of the first raises."""
+        cdef list messages = hand.messages
+        cdef Py_ssize_t end = hand.at + 1
+        cdef Message message = <Message>messages[hand.at]
+        cdef object group = message.group
+        cdef bint flush = flushes(message)
+        cdef Search search = Search(group)
+        while end < len(messages):
+            message = <Message>messages[end]
+            if not same_key(message.group, group):
+                break
+            flush |= flushes(message)
+            end += 1
+        while True:
+            with self.lock:
+                if self.closed:
+                    return
+                self.partition = partition
+                if self.look(search):
+                    self.joined = hand.at
+                    try:
+                        self.join(messages, hand.at, end, group, search.outcome(), flush)
+                    finally:
+                        hand.at = self.joined
+                    return
+            search.compare()
+
+    cdef bint look(self, Search search):
+        """Have a search meet the keys of its hash that there are, in the partition at hand; whether it has been compared with
+        all of them. Under the lock."""
+        cdef Lane lane = <Lane>self.lanes[0 if self.partition == WHOLE else self.partition]
+        identity = self.identity_of(search)
+        search.begin()
+        self.open.get(identity)                  # not to find anything, but to be compared
+        if lane.behind is not None:              # batches of a key that is not open are in order, too
+            lane.behind.get(identity)
+        return search.over()
+
+    cdef join(self, list messages, Py_ssize_t first, Py_ssize_t end, object group, object key, bint flush):
+        """Have a run of messages of one key join their batch, or as many batches as they fill. Under the lock."""
         cdef Batch batch = None
         cdef Py_ssize_t share
         while first < end:
-            batch = self.batch_of(group)
+            batch = self.batch_of(group, key)
             share = min(end - first, self.count - <Py_ssize_t>len(batch.messages))
             self.add(batch, messages, first, first + share)
             self.joined = first = first + share
@@ -207,20 +313,21 @@ cdef class BatcherStage:
         else:
             batch.messages += PyList_GetSlice(messages, first, end)
 
-    cdef object identity_of(self, object group):
-        """What the open batch of a key is known by, in the partition at hand."""
-        return group if self.partition == WHOLE else (self.partition, group)
+    cdef object identity_of(self, object key):
+        """What the open batch of what a key is known by is looked up by, in the partition at hand."""
+        return key if self.partition == WHOLE else (self.partition, key)
 
-    cdef Batch batch_of(self, object group):
+    cdef Batch batch_of(self, object group, object key):
         """The open batch of a key, made if there is none."""
         cdef Batch batch = self.last
         if batch is not None and batch.group is group and batch.lane == self.partition:
             return batch
-        identity = self.identity_of(group)
+        identity = self.identity_of(key)
         batch = self.open.get(identity)
         if batch is None:
             batch = Batch(self.crew.account)
             batch.group = group
+            batch.key = key
             batch.identity = identity
             batch.lane = self.partition
             batch.partition = None if self.partition == WHOLE else self.partition
@@ -263,6 +370,7 @@ cdef class BatcherStage:
         if self.last is batch:
             self.last = None
         if len(batch.messages) == 0:             # it was kept for its accumulator
+            self.forget(batch)
             return
         self.opened -= 1
         batch.trigger = trigger
@@ -271,6 +379,9 @@ cdef class BatcherStage:
         if not self.saturated and self.waiting >= self.bound:
             self.saturated = True
             self.crew.saturate(1)
+
+    cdef forget(self, Batch batch):
+        """A batch without a message is open no longer; only where a function decides sizes there are such. Under the lock."""
 
     cdef emit_all(self, int64_t until_ns, str trigger):
         """Emit the open batches whose time comes until then."""
@@ -374,19 +485,39 @@ cdef class BatcherStage:
         if about is not None:
             self.tell_stop(about)
 
-    cdef fail(self, list messages, object error):
-        """Fail messages that can join no batch, and acknowledge them."""
+    cdef fail_next(self, Hand hand, object error):
+        """Fail the next message in hand, unless the deadline has come."""
         cdef Message message
+        cdef Chunk chunk
+        with self.lock:
+            if self.closed:
+                return
+            message = <Message>hand.messages[hand.at]
+            hand.at += 1
+            self.held -= 1
+            chunk = self.begin_failing(message, error)
+        self.end_failing(chunk)
+
+    cdef Chunk begin_failing(self, Message message, object error):
+        """A message can join no batch. It is where a deadline finds it, whatever handle_failed does. Under the lock."""
         cdef Chunk chunk = Chunk(self.crew.account)
-        for message in messages:
-            message.set_verdict(Failed(error, error))
-            if not message.acked:
-                message.holder = chunk
-                chunk.left += 1
-                chunk.size += message.charged
-        chunk.messages = messages
-        call_handle_failed(self.crew, chunk, list(range(len(messages))))
+        message.set_verdict(Failed(error, error))
+        if not message.acked:
+            message.holder = chunk
+            chunk.left = 1
+            chunk.size = message.charged
+        chunk.messages = [message]
+        self.failing.append(chunk)
+        return chunk
+
+    cdef end_failing(self, Chunk chunk):
+        """Have handle_failed see it, and acknowledge it, if nobody else has meanwhile."""
+        cdef Message message
+        cdef list messages
+        call_handle_failed(self.crew, chunk, [0])
         messages = chunk.close()
+        if messages is None:
+            return
         acknowledge([one for one in messages if (<Message>one).holder is chunk])
         for message in messages:
             message.acked = True
@@ -394,6 +525,8 @@ cdef class BatcherStage:
         self.crew.account.c.release(chunk.left, chunk.size)
         with self.lock:
             self.failed += len(messages)
+            if not self.closed:
+                self.failing.remove(chunk)
 
     # ----------------------------------------------------------------------------------------------- from the control plane
 
@@ -434,12 +567,11 @@ cdef class BatcherStage:
         self.wake_lanes()
 
     def fail_rest(self, reason) -> list:
-        """Accept nothing more, and fail all messages in open and waiting batches: the deadline has come. Results of
-        Chunk.take_over."""
+        """Accept nothing more, and fail all messages that are here and in no hand of a batch processor's: the deadline has
+        come. Results of Chunk.take_over."""
         cdef Lane lane
-        cdef Chunk chunk
-        cdef list batches, left
-        cdef Message message
+        cdef Hand hand
+        cdef list batches, failing, left
         with self.lock:
             self.closed = True
             batches = list(self.open.values())
@@ -449,19 +581,30 @@ cdef class BatcherStage:
             for lane in self.lanes:
                 batches += lane.empty()
             left = self.take_left()
+            for hand in self.hands:
+                left += hand.messages[hand.at:]
+            failing, self.failing, self.hands = self.failing, [], []
             self.waiting = 0
             self.held -= len(left) + sum([len((<Batch>batch).messages) for batch in batches])
         self.parker.c.notify_all()
         self.wake_lanes()
-        if left:
-            chunk = Chunk(self.crew.account, True)
-            for message in left:
-                if not message.acked:
-                    message.holder = chunk
-                    chunk.size += message.charged
-            chunk.messages = left
-            batches.append(chunk)
-        return [chunk.take_over(reason) for chunk in batches]
+        taken = [(<Chunk>one).take_over(reason) for one in batches]
+        taken.append(self.chunk_of(left).take_over(reason))
+        for one in failing:                      # handle_failed has not returned: what it has is left as well
+            done, broken, late = (<Chunk>one).take_over(reason)
+            taken.append((done, 0, broken + late))
+        return taken
+
+    cdef Chunk chunk_of(self, list messages):
+        """A chunk of messages that have not joined a batch."""
+        cdef Chunk chunk = Chunk(self.crew.account, True)
+        cdef Message message
+        for message in messages:
+            if not message.acked:
+                message.holder = chunk
+                chunk.size += message.charged
+        chunk.messages = messages
+        return chunk
 
     cdef wake_lanes(self):
         cdef Lane lane

@@ -13,8 +13,12 @@ cdef class SizedBatcherStage(BatcherStage):
     cdef object unsorted             # deque of (partition, messages) that are left to its thread
     cdef list hand                   # the one of these that its thread is at, or None
     cdef Py_ssize_t at               # so far in it
+    cdef object kept                 # of the open batches those without a message, by identity, the oldest first
+    cdef list dropped                # of those, what is to go once the lock is free: an accumulator is the user's
     cdef bint next_list(self) except -1
-    cdef judge(self, Message message)
+    cdef judge(self, Message message, Message following)
     cdef reject(self, Message message, object error)
-    cdef bint place(self, Message message, str verdict, object accumulator) except -1
-    cdef bint last_of_run(self, object group) except -1
+    cdef bint place(self, Message message, object key, str verdict, object accumulator, bint last) except -1
+    cdef keep(self, Message message, object key, object accumulator)
+    cdef object key_of(self, object group)
+    cdef clear_dropped(self)

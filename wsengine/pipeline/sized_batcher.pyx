@@ -3,13 +3,15 @@
 The function may complete a batch behind a message or before it, and what it returns as the accumulator is what it is given
 next (reference §4.4, with B-3 repaired).
 """
-from collections import deque
+from collections import OrderedDict, deque
 
 from wsengine.errors import EngineError
 
 from wsengine.message cimport Message
 from wsengine.pipeline.batch cimport Batch
-from wsengine.pipeline.batcher cimport BatcherStage, flushes, same_key
+from wsengine.pipeline.batch_key cimport Search, is_plain, same_key
+from wsengine.pipeline.batcher cimport BatcherStage, flushes
+from wsengine.pipeline.chunk cimport Chunk
 
 
 cdef class SizedBatcherStage(BatcherStage):
@@ -18,17 +20,19 @@ cdef class SizedBatcherStage(BatcherStage):
     def __cinit__(self, *args, size, **options):
         self.initial, self.function = size
         self.unsorted = deque()
+        self.kept = OrderedDict()
+        self.dropped = []
 
     # ----------------------------------------------------------------------------------------------- from processors
 
-    cdef list accept(self, list messages, Py_ssize_t partition):
+    cdef Py_ssize_t accept(self, list messages, Py_ssize_t first, Py_ssize_t partition):
         """Leave messages to the batcher's thread; nobody acknowledges them meanwhile."""
         cdef Message message
         for message in messages:
             if not message.acked:
                 message.holder = self
         self.unsorted.append((partition, messages))
-        return None
+        return len(messages)
 
     def ack_now(self, message) -> None:
         """A message that still waits here cannot be acknowledged."""
@@ -54,7 +58,7 @@ cdef class SizedBatcherStage(BatcherStage):
 
     cdef sort_left(self):
         """Sort what is left to this thread, asking the size function message by message."""
-        cdef Message message
+        cdef Message message, following
         cdef Py_ssize_t at
         while self.next_list():
             while True:
@@ -66,64 +70,104 @@ cdef class SizedBatcherStage(BatcherStage):
                         self.hand = None
                         break
                     message = <Message>self.hand[at]
-                self.judge(message)
+                    following = <Message>self.hand[at + 1] if at + 1 < len(self.hand) else None
+                self.judge(message, following)
 
-    cdef judge(self, Message message):
-        """Ask the size function about one message, and have it join its batch as that says."""
+    cdef judge(self, Message message, Message following):
+        """Ask the size function about one message, and have it join its batch as that says. `following`: the one behind it,
+        or None."""
         cdef Batch batch
         cdef Py_ssize_t at = self.at             # nobody else moves it
+        cdef object group = message.group
+        cdef bint last
         try:
+            key = self.key_of(group)
             with self.lock:
-                batch = self.open.get(self.identity_of(message.group))
+                batch = self.open.get(self.identity_of(key))
             verdict, accumulator = verdict_of(self.function(message, self.initial if batch is None else batch.accumulator))
-            self.place(message, verdict, accumulator)
+            if message.group is not group:       # the function has given it another
+                key = self.key_of(message.group)
+            last = following is None or not same_key(following.group, message.group)
+            self.place(message, key, verdict, accumulator, last)
         except BaseException as error:
             self.crew.log_failure("batch_size", error)
             if self.at == at:                    # it has joined no batch
                 self.reject(message, error)
+        if self.dropped:
+            self.clear_dropped()
 
     cdef reject(self, Message message, object error):
         """The message in hand fails."""
+        cdef Chunk chunk
         with self.lock:
             if self.closed:
                 return
             self.at += 1
             self.held -= 1
-        self.fail([message], error)
+            chunk = self.begin_failing(message, error)
+        self.end_failing(chunk)
 
-    cdef bint place(self, Message message, str verdict, object accumulator) except -1:
-        """Have the message in hand join its batch; False if that is no longer ours to decide."""
+    cdef object key_of(self, object group):
+        """What a key is known by. As nobody else opens batches, that still holds afterwards. Raises what the key raises."""
+        cdef Search search
+        if is_plain(group) and not self.strange:
+            return group
+        search = Search(group)
+        while True:
+            with self.lock:
+                self.strange = True
+                if self.look(search):
+                    return search.outcome()
+            search.compare()
+
+    cdef bint place(self, Message message, object key, str verdict, object accumulator, bint last) except -1:
+        """Have the message in hand join its batch; False if that is no longer ours to decide. `last`: the next one is of
+        another key, or there is none."""
         cdef Batch batch
         cdef list only = [message]
-        cdef bint last
+        cdef object before                       # the lock is free when it goes
         with self.lock:
             if self.closed:
                 return False
-            last = self.last_of_run(message.group)
-            batch = self.batch_of(message.group)
+            batch = self.batch_of(message.group, key)
             if verdict == "emit_before" and len(batch.messages):
                 self.emit(batch, "size")
-                batch = self.batch_of(message.group)
+                batch = self.batch_of(message.group, key)
             elif len(batch.messages) == 0:       # kept for its accumulator: its time begins with its first message
+                self.kept.pop(batch.identity, None)
                 self.unlink(batch)
                 self.link(batch)
             self.add(batch, only, 0, 1)
             self.at += 1
-            batch.accumulator = accumulator
+            before, batch.accumulator = batch.accumulator, accumulator
             batch.due |= flushes(message)
             if verdict == "emit" or batch.due and last:
                 self.emit(batch, "size" if verdict == "emit" else "flush")
                 if accumulator is not self.initial:
-                    self.batch_of(message.group).accumulator = accumulator
+                    self.keep(message, key, accumulator)
         return True
 
-    cdef bint last_of_run(self, object group) except -1:
-        """Whether the message behind the one that is being sorted is of another key, or there is none."""
-        cdef Message following
-        if self.at + 1 == len(self.hand):
-            return True
-        following = <Message>self.hand[self.at + 1]
-        return not same_key(following.group, group)
+    cdef keep(self, Message message, object key, object accumulator):
+        """Keep an accumulator for the next message of its key. Under the lock."""
+        cdef Batch batch = self.batch_of(message.group, key)
+        batch.accumulator = accumulator
+        self.kept[batch.identity] = batch
+
+    cdef forget(self, Batch batch):
+        """A batch without a message is kept no longer."""
+        self.kept.pop(batch.identity, None)
+        self.dropped.append(batch)
+
+    cdef expire(self):
+        BatcherStage.expire(self)
+        if self.dropped:
+            self.clear_dropped()
+
+    cdef clear_dropped(self):
+        """Let accumulators go, now that the lock is free."""
+        cdef list dropped
+        with self.lock:
+            dropped, self.dropped = self.dropped, []
 
     # ----------------------------------------------------------------------------------------------- from the control plane
 
@@ -131,6 +175,7 @@ cdef class SizedBatcherStage(BatcherStage):
         """Take what has not been sorted, at a deadline."""
         cdef list left = ([] if self.hand is None else self.hand[self.at:]) + [one for _, few in self.unsorted for one in few]
         self.unsorted.clear()
+        self.kept.clear()
         self.hand = None
         return left
 
