@@ -324,6 +324,25 @@ def test_a_kept_accumulator_is_forgotten_after_the_time_without_a_message(batchi
     assert batches.datas == [[1], [2], [3]]
 
 
+def test_without_a_time_accumulators_are_kept_for_so_many_keys_and_no_more(batching, book):
+    """The one that has waited longest goes; a key that comes again has waited anew."""
+    given = []
+
+    def function(message, accumulator):
+        given.append(accumulator)
+        return "emit", "kept"
+
+    pipeline = batching(batch_size=("initial", function), max_demand=20000, batch_timeout=None)
+    keys = [*range(10_000), 0, 10_000, 10_001, 1, 0, 10_001]
+    made = book.messages(range(len(keys)))
+    for message, key in zip(made, keys, strict=True):
+        message.batch_key = key
+    pipeline.push_messages(made)
+    book.wait(len(keys), timeout=20)
+    assert set(given[:10_000]) == {"initial"}
+    assert given[10_000:] == ["kept", "initial", "initial", "initial", "kept", "kept"]
+
+
 @pytest.mark.parametrize("answer", [None, "emit", ("emit",), ("go", 0), ("emit", 0, 0), 5], ids=repr)
 def test_p13_a_wrong_result_of_the_function_fails_that_message_only(batching, batches, book, answer, caplog):
     def function(message, count):

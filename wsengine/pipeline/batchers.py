@@ -42,8 +42,9 @@ class Batcher:
               batch never exceeds a ceiling in bytes.
 
             The next message of the same key is given the accumulator returned. `initial` is that of a key's first message,
-            and of the first after `batch_timeout` without any. What the function raises, or a wrong result, fails the
-            message. It runs in the batcher's thread.
+            and of the first after `batch_timeout` without any, or once 10,000 other keys have come that have an accumulator
+            and no message in an open batch. What the function raises, or a wrong result, fails the message. It runs in the
+            batcher's thread.
         batch_timeout: seconds from the first message of a batch to its emission at the latest; None: never.
         max_demand: messages for each processor that may wait in complete batches for a thread to handle them; at that, and
             until half of them wait, the batcher asks for no more. When no batcher asks, processors do not claim. None: 8192

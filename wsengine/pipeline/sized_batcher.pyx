@@ -13,6 +13,9 @@ from wsengine.pipeline.batch_key cimport Search, is_plain, same_key
 from wsengine.pipeline.batcher cimport BatcherStage, flushes
 from wsengine.pipeline.chunk cimport Chunk
 
+cdef enum:
+    KEPT = 10000                         # accumulators kept at the most for keys that have no message here (batchers)
+
 
 cdef class SizedBatcherStage(BatcherStage):
     """As BatcherStage; `size` is (initial, function), as in `Batcher`."""
@@ -148,10 +151,12 @@ cdef class SizedBatcherStage(BatcherStage):
         return True
 
     cdef keep(self, Message message, object key, object accumulator):
-        """Keep an accumulator for the next message of its key. Under the lock."""
+        """Keep an accumulator for the next message of its key, and no more than there is a bound for. Under the lock."""
         cdef Batch batch = self.batch_of(message.group, key)
         batch.accumulator = accumulator
         self.kept[batch.identity] = batch
+        if len(self.kept) > KEPT:
+            self.emit(next(iter(self.kept.values())), "size")
 
     cdef forget(self, Batch batch):
         """A batch without a message is kept no longer."""
