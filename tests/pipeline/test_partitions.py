@@ -373,6 +373,56 @@ def test_whoever_pushes_waits_for_a_full_pipeline_whatever_the_policy(launch, bo
         assert len(book.failed) == pipeline.stats().failed == pipeline.stats().partitions[0].dropped
 
 
+@pytest.mark.parametrize("overflow", ["drop_oldest", "drop_newest", "error"])
+def test_b21_handle_failed_sees_what_a_full_partition_refused(launch, book, gate, overflow):
+    """It may replace it, and what it raises harms nobody."""
+    seen = []
+
+    def handle_failed(messages):
+        [message] = messages
+        seen.append((message.data, message.status.reason, threading.current_thread().name.rpartition(":")[2]))
+        if message.data == 150:
+            raise LookupError("isolated")
+        return [Message(-message.data, acknowledger=message.acknowledger)]
+
+    pipeline = launch(lambda message: gate.wait(60) and None, processors=Processors(concurrency=2, max_demand=1),
+                      max_queue=8, partition_by=lambda message: 0, overflow=overflow, handle_failed=handle_failed)
+    pipeline.push_messages(book.messages(range(1, 201)))
+    until(lambda: pipeline.stats().failed == 196 and pipeline.stats().held_messages == 4)
+    gate.set()
+    result = pipeline.stop()
+    assert (result.successful, result.failed, result.drained) == (4, 196, True)
+    assert {(reason, thread) for _, reason, thread in seen} == {("partition 0 was full", "partitioner")}
+    assert sorted(book.failed) == sorted(data if data == 150 else -data for data, _, _ in seen)
+    assert len(book.ok) == 4
+    assert Counter(map(abs, book.ok + book.failed)) == Counter(range(1, 201))
+
+
+@pytest.mark.parametrize("overflow", ["drop_oldest", "drop_newest"])
+def test_p17_a_refused_message_is_left_at_the_deadline_where_handle_failed_does_not_return(launch, book, gate, overflow):
+    begun = threading.Event()
+
+    def handle_failed(messages):
+        begun.set()
+        gate.wait(60)
+
+    pipeline = launch(processors=Processors(concurrency=2, max_demand=1), max_queue=8, partition_by=lambda message: 0,
+                      overflow=overflow, handle_failed=handle_failed)
+    pipeline.pause()
+    accepted = pipeline.push_messages(book.messages(range(20)), timeout=0.3)
+    assert begun.wait(20)
+    result = pipeline.stop(0.3)
+    assert not result.drained
+    assert result.successful + result.failed == accepted
+    assert result.left >= 1
+    book.assert_each_once(range(accepted))
+    assert pipeline.stats().held_messages == 0
+    gate.set()
+    until(lambda: not any(one.name == f"wsengine:{pipeline.name}:partitioner" for one in threading.enumerate()))
+    book.assert_each_once(range(accepted))
+    assert pipeline.stats().failed == result.failed, "counted once"
+
+
 # ------------------------------------------------------------------------------------------------------------------ resize
 
 

@@ -14,6 +14,7 @@
 #     waits for partitioning  sources                      the whole            the sweep of the sources
 #     in hand, no object      Fan.batch                    the whole            it is moved on, and swept there
 #     in hand                 hand[at:]                    the whole            take_over
+#     refused                 refusing                     the whole, or both   take_over
 #     waits for its processor its partition's share        share and whole      the sweep of the share
 cimport cython
 from libc.stdint cimport int64_t, uint32_t, uint64_t
@@ -24,6 +25,7 @@ from wsengine.engine.keys cimport KeyExtractor
 from wsengine.engine.overflow cimport Overflow
 from wsengine.engine.ring cimport Account, CAccount, CDoorbell
 from wsengine.message cimport Message
+from wsengine.pipeline.chunk cimport Chunk
 from wsengine.pipeline.crew cimport Crew
 from wsengine.pipeline.materialiser cimport Materialiser
 from wsengine.pipeline.sources cimport Sources
@@ -54,6 +56,8 @@ cdef class Partitioner:
     cdef Materialiser materialiser
     # figures, read by anyone; its thread writes
     cdef readonly uint64_t failed    # messages that it has acknowledged, all as failed
+    cdef readonly uint64_t ticks     # calls of the user's code that were begun, and hands, in which there may be none
+    cdef readonly int64_t since_ns   # when it began to give out what is in hand, 0: it does not, or waits for room
     cdef tuple view                  # shares and fanouts, replaced together where partitions change; under lock
     cdef object transformer          # for what is in hand, or None; its thread, as the next two
     cdef Py_ssize_t made             # of what is in hand, so many it has seen
@@ -61,6 +65,7 @@ cdef class Partitioner:
     cdef cython.pymutex lock
     cdef list hand                   # messages that are objects, or None; under lock
     cdef Py_ssize_t at               # the next of them; under lock
+    cdef Chunk refusing              # a message that had no room, until it has been acknowledged, or None; under lock
     cdef bint taken                  # whoever stops the pipeline has taken over what is in hand; under lock
 
     cdef Need work(self) noexcept nogil
@@ -80,4 +85,8 @@ cdef class Partitioner:
     cdef Py_ssize_t fail(self, list messages, object reason)
     cdef Py_ssize_t partition_of(self, Message message)
     cdef bint find_room(self, Message message, Sources share, Py_ssize_t partition)
+    cdef bint shed(self, Sources share, Py_ssize_t partition)
+    cdef refuse_next(self, Message message, Sources share, Py_ssize_t partition)
+    cdef Chunk begin_refusing(self, Message message, Py_ssize_t partition, Account account)
+    cdef end_refusing(self, Chunk chunk, Sources share)
     cdef fail_connection(self, object origin, uint32_t index, uint32_t epoch)

@@ -15,8 +15,9 @@ from libcpp.atomic cimport atomic, memory_order_acq_rel, memory_order_acquire, m
 from wsengine.engine.fanout cimport MOVED_FAILED, MOVED_NONE, MOVED_STUCK, Fan, Fanout, Moved, fan_drop, fan_move, fan_rest
 from wsengine.engine.keys cimport KeyExtractor
 from wsengine.engine.overflow cimport OVERFLOW_BLOCK, OVERFLOW_DROP_OLDEST, OVERFLOW_ERROR, policy, policy_names
-from wsengine.engine.ring cimport Account, CAccount, Ring
+from wsengine.engine.ring cimport Account, CAccount, Ring, monotonic_ns
 from wsengine.message cimport Message
+from wsengine.pipeline.callbacks cimport call_handle_failed
 from wsengine.pipeline.chunk cimport Chunk
 from wsengine.pipeline.crew cimport Crew
 from wsengine.pipeline.emission cimport emit
@@ -99,6 +100,7 @@ cdef class Partitioner:
         """Move messages until `end` and nothing is left to claim, or the crew is closed. If the thread dies, another may run
         it, and goes on where that was."""
         cdef Need need
+        self.since_ns = 0
         self.sources.given.store(1, memory_order_relaxed)      # alone: whoever ran before may have died with it taken
         while True:
             self.deliver_hand()
@@ -261,12 +263,18 @@ cdef class Partitioner:
         cdef list hand
         with self.lock:
             hand = self.hand
-        while hand is not None and self.at < len(hand):
+        if hand is None:
+            return
+        self.ticks += 1
+        self.since_ns = monotonic_ns()
+        while self.at < len(hand):
             if not self.deliver(hand):
-                return
-        with self.lock:
-            if not self.taken:
-                self.hand = None
+                break
+        else:
+            with self.lock:
+                if not self.taken:
+                    self.hand = None
+        self.since_ns = 0
 
     cdef bint deliver(self, list hand):
         """Give the next message in hand to its partition; False if that is no longer ours to do."""
@@ -299,6 +307,7 @@ cdef class Partitioner:
         if message.verdict is not None:          # there was no memory for its payload
             self.made = self.at + 1
             return True
+        self.ticks += 1
         other = <Message>emit(self, self.crew.log_failure, self.transformer, message, (message.payload,))[0]
         with self.lock:
             if self.taken:
@@ -313,6 +322,7 @@ cdef class Partitioner:
         """The number of a message's partition. One without a key has failed, and may go to any."""
         cdef Py_ssize_t n = len(self.shares)
         if message.verdict is None:
+            self.ticks += 1
             try:
                 return partition_of_message(self.function, self.extractor, message, n)
             except BaseException as error:
@@ -329,8 +339,11 @@ cdef class Partitioner:
             if self.is_over():
                 return False
             if self.overflow == OVERFLOW_BLOCK or not self.limited:
+                self.since_ns = 0                # it waits, and runs no callback
                 with nogil:
                     self.await_room(share.account.c)
+                self.ticks += 1
+                self.since_ns = monotonic_ns()
             elif self.overflow == OVERFLOW_DROP_OLDEST:
                 if not self.shed(share, partition):
                     return True                  # all of it is in hand, and the newest is what this policy is chosen for
@@ -339,32 +352,51 @@ cdef class Partitioner:
                 return False
         return True
 
-    def shed(self, Sources share, partition):
+    cdef bint shed(self, Sources share, Py_ssize_t partition):
         """Fail the object that has waited longest in a partition; whether there was any."""
+        cdef Chunk chunk
         try:
             message = (<Queue>share.inboxes[0]).queue.popleft()
         except IndexError:
             return False
-        self.refuse(message, partition, share, share.account)
+        with self.lock:
+            chunk = self.begin_refusing(message, partition, share.account)
+        self.end_refusing(chunk, share)
         return True
 
-    def refuse_next(self, Message message, Sources share, partition):
+    cdef refuse_next(self, Message message, Sources share, Py_ssize_t partition):
         """Fail the next message in hand, unless that is no longer ours; and its connection, where the policy wants it."""
+        cdef Chunk chunk
         with self.lock:
             if self.taken:
                 return
             self.at += 1
-        self.refuse(message, partition, share, self.account)
+            chunk = self.begin_refusing(message, partition, self.account)
+        self.end_refusing(chunk, share)
         if self.overflow == OVERFLOW_ERROR and message.origin is not None:
             self.fail_connection(message.origin, message.connection_index, message.epoch)
 
-    def refuse(self, Message message, partition, Sources share, Account account):
-        """Acknowledge a message as failed for which its partition had no room; `account` is charged with it."""
+    cdef Chunk begin_refusing(self, Message message, Py_ssize_t partition, Account account):
+        """A message fails for which its partition had no room; `account` is charged with it. It is where whoever stops the
+        pipeline finds it, whatever handle_failed does. Under the lock."""
         cdef Chunk chunk = Chunk(account)
+        if message.verdict is None:
+            message.set_verdict(Failed(f"partition {partition} was full"))
         fill(chunk, [message])
-        chunk.take_over(f"partition {partition} was full")
+        self.refusing = chunk
+        return chunk
+
+    cdef end_refusing(self, Chunk chunk, Sources share):
+        """Have handle_failed see it, and acknowledge it, if nobody else has meanwhile."""
         share.refused.fetch_add(1, memory_order_relaxed)
-        self.failed += 1
+        self.ticks += 1
+        try:
+            if not self.is_over():               # else whoever stops the pipeline may have looked already
+                call_handle_failed(self.crew, chunk, [0])
+        finally:
+            self.failed += chunk.take_over(None)[1]
+            with self.lock:
+                self.refusing = None
 
     cdef fail_connection(self, object origin, uint32_t index, uint32_t epoch):
         """Have the connection closed whose message found no room, if it is still that generation."""
@@ -400,14 +432,17 @@ cdef class Partitioner:
         self.sources.parker.c.notify_all()
 
     def take_over(self, reason) -> int:
-        """After the crew was closed: fail what is in hand, even while a callable has not returned; how many those were."""
+        """After the crew was closed: fail what is in hand, even while a callable or handle_failed has not returned; how many
+        those were."""
         cdef list rest = []
+        cdef Chunk refused
         with self.lock:
             self.taken = True
+            refused, self.refusing = self.refusing, None
             if self.hand is not None:
                 rest = self.hand[self.at:]
                 self.hand = None
-        return self.fail(rest, reason)
+        return self.fail(rest, reason) + (0 if refused is None else sum(refused.take_over(reason)))
 
     cdef Py_ssize_t fail(self, list messages, object reason):
         """Acknowledge messages as failed that are in no partition; how many."""

@@ -102,7 +102,8 @@ class Pipeline:
         overflow: what happens at that bound to what connections bring. "block": the socket is not read, so the server has
             to wait. "drop_oldest": messages that have waited longest, and that no processor has claimed, go; "drop_newest":
             those that arrive; each keeps its `seq`, is counted and told as (id, "queue", "drop"). "error": the connection
-            fails with QueueOverflow, and its retry policy decides. `push` of other producers waits in any case.
+            fails with QueueOverflow, and its retry policy decides. `push` of other producers waits in any case; with
+            `partition_by`, what it has put in fails like the rest where its partition is full, unless it is "block".
         shutdown_timeout: seconds that a stop may take.
 
     Raises:
