@@ -19,7 +19,7 @@
 #     open, or complete            its Batch             fail_rest
 #     in hand                      its Batch             the batch processor's take_over
 cimport cython
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint64_t
 from wsengine.engine.keys cimport KeyExtractor
 from wsengine.engine.ring cimport Parker
 from wsengine.message cimport Message
@@ -78,6 +78,8 @@ cdef class BatcherStage:
     cdef bint relieving              # the same, unless a batch is complete by then: the pipeline is full
     cdef bint ending, closed         # its thread shall leave; nothing more is accepted
     cdef int64_t wake_ns             # when its thread will look by itself
+    cdef readonly uint64_t ticks     # calls of the user's code that its thread has begun; that thread, as the next
+    cdef readonly int64_t since_ns   # when it began with the messages that it is at, 0: none
     cdef readonly Py_ssize_t failed  # messages that could join no batch, for their key or by a function of the user's
 
     cdef list give(self, list messages, int partition)

@@ -428,6 +428,7 @@ cdef class BatcherStage:
         """Emit what is due, and sort what is left to this thread, until `end`. If the thread dies, another may run it."""
         cdef uint32_t seen
         cdef int64_t pause
+        self.since_ns = 0                        # whoever ran before may have died with some in hand
         while True:
             self.parker.c.arrive()
             self.sort_left()

@@ -51,8 +51,8 @@ class Batcher:
             for all processors together, or `batch_size` if that is more; with a function, required.
         retry: a Retry, for messages that fail by an exception in `handle_batch`, which is called again with those; None
             fails them at once.
-        time_limit: seconds that a call of `handle_batch` may take before it is told as BATCH_PROCESSOR_OVERDUE and logged.
-            None: no limit.
+        time_limit: seconds that a call of `handle_batch`, or of the function of `batch_size`, may take before it is told as
+            BATCH_PROCESSOR_OVERDUE, with the name of its thread, and logged. None: no limit.
         partition_by: which of the threads handles a message: as of `Pipeline`, but asked once the processor has handled
             the message. Then a batch holds messages of one partition only, and `batch_info.partition` is its number. None:
             where processors have partitions, that of the processor, whatever the handler made of the data; else none.

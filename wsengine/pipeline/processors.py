@@ -27,8 +27,9 @@ class Processors:
             value makes small chunks, a low one makes few of them.
         max_demand: messages that a processor may hold at once, claimed and not yet acknowledged, 1 to 65536.
         retry: a Retry, for messages whose handler fails by an exception; None fails them at once.
-        time_limit: seconds that a callback may take before it is told as PROCESSOR_OVERDUE and logged; nothing else happens
-            to it, as a thread cannot be ended from outside. None: no limit.
+        time_limit: seconds that a callback may take, `partition_by` among them, before it is told as PROCESSOR_OVERDUE, with
+            the name of its thread, and logged; nothing else happens to it, as a thread cannot be ended from outside. None:
+            no limit.
         spin: microseconds that a processor without work looks for more before it sleeps, 0 to 10000. It costs a core
             while it lasts, and saves the wake.
         partition_by: as of `Pipeline`, for its processors alone; None: what the pipeline says.

@@ -16,6 +16,7 @@ cdef class SizedBatcherStage(BatcherStage):
     cdef object kept                 # of the open batches those without a message, by identity, the oldest first
     cdef list dropped                # of those, what is to go once the lock is free: an accumulator is the user's
     cdef bint next_list(self) except -1
+    cdef sort_list(self)
     cdef judge(self, Message message, Message following)
     cdef reject(self, Message message, object error)
     cdef bint place(self, Message message, object key, str verdict, object accumulator, bint last) except -1

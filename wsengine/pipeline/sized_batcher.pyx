@@ -7,6 +7,7 @@ from collections import OrderedDict, deque
 
 from wsengine.errors import EngineError
 
+from wsengine.engine.ring cimport monotonic_ns
 from wsengine.message cimport Message
 from wsengine.pipeline.batch cimport Batch
 from wsengine.pipeline.batch_key cimport Search, is_plain, same_key
@@ -60,21 +61,27 @@ cdef class SizedBatcherStage(BatcherStage):
             return True
 
     cdef sort_left(self):
-        """Sort what is left to this thread, asking the size function message by message."""
+        """Sort what is left to this thread."""
+        while self.next_list():
+            self.since_ns = monotonic_ns()
+            self.sort_list()
+            self.since_ns = 0
+
+    cdef sort_list(self):
+        """Sort what is in hand, asking the size function message by message."""
         cdef Message message, following
         cdef Py_ssize_t at
-        while self.next_list():
-            while True:
-                with self.lock:
-                    if self.closed:
-                        return
-                    at = self.at
-                    if at == len(self.hand):
-                        self.hand = None
-                        break
-                    message = <Message>self.hand[at]
-                    following = <Message>self.hand[at + 1] if at + 1 < len(self.hand) else None
-                self.judge(message, following)
+        while True:
+            with self.lock:
+                if self.closed:
+                    return
+                at = self.at
+                if at == len(self.hand):
+                    self.hand = None
+                    return
+                message = <Message>self.hand[at]
+                following = <Message>self.hand[at + 1] if at + 1 < len(self.hand) else None
+            self.judge(message, following)
 
     cdef judge(self, Message message, Message following):
         """Ask the size function about one message, and have it join its batch as that says. `following`: the one behind it,
@@ -87,6 +94,7 @@ cdef class SizedBatcherStage(BatcherStage):
             key = self.key_of(group)
             with self.lock:
                 batch = self.open.get(self.identity_of(key))
+            self.ticks += 1
             verdict, accumulator = verdict_of(self.function(message, self.initial if batch is None else batch.accumulator))
             if message.group is not group:       # the function has given it another
                 key = self.key_of(message.group)
@@ -108,6 +116,7 @@ cdef class SizedBatcherStage(BatcherStage):
             self.at += 1
             self.held -= 1
             chunk = self.begin_failing(message, error)
+        self.ticks += 1
         self.end_failing(chunk)
 
     cdef object key_of(self, object group):
@@ -121,6 +130,7 @@ cdef class SizedBatcherStage(BatcherStage):
                 self.strange = True
                 if self.look(search):
                     return search.outcome()
+            self.ticks += 1
             search.compare()
 
     cdef bint place(self, Message message, object key, str verdict, object accumulator, bint last) except -1:

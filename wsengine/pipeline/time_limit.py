@@ -10,7 +10,7 @@ import logging
 import sys
 import time
 import traceback
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from wsengine import telemetry
 from wsengine.logs import log
@@ -18,14 +18,23 @@ from wsengine.logs import log
 if TYPE_CHECKING:
     import threading
 
-    from wsengine.pipeline.worker import Worker
-
-__all__ = ["TimeLimit"]
+__all__ = ["TimeLimit", "Watched"]
 
 logger = logging.getLogger("wsengine.pipeline")
 
 #: In a worker's `ticks`: it waits for a retry, and runs no callback (callbacks.pxd).
 BETWEEN = 1 << 63
+
+
+class Watched(Protocol):
+    """What runs callbacks: a worker, a batcher, a partitioner."""
+
+    @property
+    def thread_name(self) -> str: ...
+    @property
+    def ticks(self) -> int: ...
+    @property
+    def since_ns(self) -> int: ...
 
 
 class TimeLimit:
@@ -47,7 +56,7 @@ class TimeLimit:
         self._since = 0.0
         self._told = False
 
-    def look(self, now: float, worker: Worker, thread: threading.Thread | None) -> None:
+    def look(self, now: float, worker: Watched, thread: threading.Thread | None) -> None:
         """Tell if one and the same callback of a worker, in its thread, has run for longer than the limit; `now` is of the
         monotonic clock."""
         if worker.since_ns == 0 or worker.ticks & BETWEEN:

@@ -28,7 +28,7 @@ from wsengine.pipeline.rate_limiter import RateLimiter
 from wsengine.pipeline.seats import Post, Seat
 from wsengine.pipeline.sized_batcher import SizedBatcherStage
 from wsengine.pipeline.source import Host, Inbox
-from wsengine.pipeline.time_limit import TimeLimit
+from wsengine.pipeline.time_limit import TimeLimit, Watched
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -92,6 +92,7 @@ class Topology:
         self.crew.add_inbox(self.tests, True)
         self.dispatching: Post | None = None  # only where a producer wants it
         self._dispatcher: Dispatcher | None = None
+        self._watched: list[tuple[TimeLimit, Watched, Post]] = []  # beside the seats: whose runner stays
         self.batching = [self._batching(key, batcher, processors) for key, batcher in plan.batchers.items()]
         self._resizing = threading.Lock()  # over seats, leaving and what was done by those that have left
         self.seats: list[Seat[Processor]] = []
@@ -105,6 +106,9 @@ class Topology:
         if plan.partitioned_by is not None:
             self.partitions = Partitions(self.crew, plan.partitioned_by, plan.overflow, cost, self._settled, self._remap)
             self.partitions.use(self.partitions.make_shares(processors.concurrency))
+            if processors.time_limit is not None:
+                limit = TimeLimit(name, 0, processors.time_limit, telemetry.PROCESSOR_OVERDUE)
+                self._watched.append((limit, self.partitions.partitioner, self.partitions.post))
         shares = self.crew.shares * (1 if self.partitions is not None else processors.concurrency)
         self.seats = [self._seat(index, share) for index, share in enumerate(shares)]
 
@@ -122,10 +126,13 @@ class Topology:
         self.crew.add_batcher(key, stage)
         seats = [Seat("batch processor", index, partial(BatchProcessor, stage, index))
                  for index in range(batcher.concurrency)]
+        post = Post("batcher", len(self.crew.batchers) - 1, stage)
         if batcher.time_limit is not None:
             for seat in seats:
                 seat.time_limit = TimeLimit(self.name, seat.index, batcher.time_limit, telemetry.BATCH_PROCESSOR_OVERDUE)
-        return Batching(stage, Post("batcher", len(self.crew.batchers) - 1, stage), seats)
+            limit = TimeLimit(self.name, post.index, batcher.time_limit, telemetry.BATCH_PROCESSOR_OVERDUE)
+            self._watched.append((limit, stage, post))
+        return Batching(stage, post, seats)
 
     def _seat(self, index: int, sources: Sources) -> Seat[Processor]:
         seat = Seat("processor", index, partial(Processor, self.crew, index, sources))
@@ -304,6 +311,8 @@ class Topology:
         self.rate.note(now, sum(self.totals()))
         for seat in self.workers:
             seat.observe(now)
+        for limit, runner, post in self._watched:
+            limit.look(now, runner, post.thread)
         if self.partitions is not None:
             self.partitions.observe(now)
 
