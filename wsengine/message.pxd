@@ -12,6 +12,11 @@ cdef class Details:
 
 cdef object batch_key_of(object group)
 
+cdef enum:
+    # Of Message.acked, which is 0 before
+    ACKED = 1                         # acknowledged; as what, its verdict says, unless that was before the others
+    ACKED_FAILED = 2                  # before the others, as failed; whatever becomes of it, it counts as that
+
 cdef class Message:
     # What was received
     cdef object payload               # `data`: bytes; a handler may put anything here
@@ -29,7 +34,7 @@ cdef class Message:
     cdef Details details              # None until one of them is asked for
     cdef object verdict               # None: ok; else a Failed
     cdef object holder                # the chunk that will acknowledge it; None once that has happened
-    cdef bint acked                   # acknowledged; under the chunk's lock
+    cdef int acked                    # whether it was acknowledged, and as what; under the chunk's lock
     cdef uint32_t charged             # bytes that the pipeline's account holds for it
     cdef void set_verdict(self, object failed) noexcept
     cdef Details detailed(self)

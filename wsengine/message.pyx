@@ -289,7 +289,7 @@ cdef class Message:
             self.holder.ack_now(self)
         elif self.acknowledger is not None:
             acknowledger, ref, _ = self.acknowledger
-            self.acked = True
+            self.acked = ACKED_FAILED if self.failed else ACKED
             acknowledger.ack(ref, [] if self.failed else [self], [self] if self.failed else [])
 
     def configure_ack(self, **options) -> None:

@@ -7,6 +7,7 @@ belong to nobody, which then take their places.
 from wsengine import telemetry
 from wsengine.message import Failed
 
+cimport cython
 from libc.stdint cimport int64_t, uint64_t
 from wsengine.engine.ring cimport monotonic_ns
 from wsengine.message cimport Message
@@ -414,26 +415,69 @@ cdef take_results(Chunk chunk, str callback, list messages, Py_ssize_t first, ob
         raise TypeError(f"{callback} returned {type(results).__name__} "
                         f"{f'of {len(results)} ' if isinstance(results, list) else ''}for {n} messages; return the "
                         "list of as many Messages, or None")
-    for i in range(n):
-        take_result(chunk, callback, first + i, messages[first + i], results[i])
+    replace(chunk, callback, PyList_GetSlice(messages, first, len(messages)), range(first, len(messages)), results)
+
+
+cdef replace(Chunk chunk, str callback, list given, object places, list results):
+    """Have the new Messages among as many that a callback returned take the places of those that it was given and did not
+    return; of the others each stays in its own. All of them or, if one cannot, none."""
+    cdef Py_ssize_t i, taken = 0
+    cdef set ours = {id(one) for one in given}, returned = {id(one) for one in results}
+    cdef list fresh, gone
+    if len(returned) != len(results):
+        raise TypeError(f"{callback} returned a message more than once")
+    fresh = [one for one in results if id(one) not in ours]
+    gone = [(at, one) for at, one in zip(places, given) if id(one) not in returned]
+    with chunk.lock:
+        while taken < len(fresh) and reserve(<Message>fresh[taken], chunk):
+            taken += 1
+        if taken == len(fresh):
+            for i in range(taken):
+                take_place(chunk, <Py_ssize_t>(<tuple>gone[i])[0], <Message>(<tuple>gone[i])[1], <Message>fresh[i])
+        else:
+            for i in range(taken):
+                (<Message>fresh[i]).holder = None
+    if taken < len(fresh):
+        raise not_free(callback, fresh[taken])
+
+
+cdef bint reserve(Message other, Chunk chunk):
+    """Have a message that is nobody's belong to the chunk, False if it is somebody's. Under the chunk's lock."""
+    with cython.critical_section(other):
+        if other.holder is not None or other.acked:
+            return False
+        other.holder = chunk
+        return True
+
+
+cdef take_place(Chunk chunk, Py_ssize_t at, Message message, Message other):
+    """Put a reserved message in the place of one that whoever calls refers to. What the account holds for that one, or does
+    not hold any more because it was acknowledged, it holds for this. Under the chunk's lock."""
+    other.acked = message.acked
+    other.charged = message.charged
+    other.holder = message.holder            # None, if it has been acknowledged already
+    message.holder = None
+    chunk.messages[at] = other
+
+
+cdef object not_free(str callback, object other):
+    return TypeError(f"{callback} returned {other!r}, which belongs to another place; return the message it was given, "
+                     "or a new one")
 
 
 cdef take_result(Chunk chunk, str callback, Py_ssize_t at, Message message, object result):
     """Put another Message in the place of the one that the callback was given."""
-    cdef Message other
+    cdef bint free
     if result is message:
         return
     if not isinstance(result, Message):
         raise TypeError(f"{callback} returned {result!r}; return a Message, or None for the one it was given")
-    other = result
-    if other.holder is not None or other.acked:
-        raise TypeError(f"{callback} returned {other!r}, which belongs to another place; return the message it was given, "
-                        "or a new one")
     with chunk.lock:
-        other.holder = message.holder        # None, if it has been acknowledged already
-        message.holder = None
-    other.charged = message.charged
-    chunk.messages[at] = other
+        free = reserve(<Message>result, chunk)
+        if free:
+            take_place(chunk, at, message, <Message>result)
+    if not free:
+        raise not_free(callback, result)
 
 
 cdef call_handle_failed(Crew crew, Chunk chunk, list places):
@@ -453,8 +497,7 @@ cdef call_handle_failed(Crew crew, Chunk chunk, list places):
                 [isinstance(one, Message) for one in result])):
             raise TypeError(f"handle_failed returned {result!r}; return the list of as many Messages, or None")
         if result is not None and {id(one) for one in result} != {id(one) for one in failed}:
-            for at, one in zip(places, result):
-                take_result(chunk, "handle_failed", at, messages[at], one)
+            replace(chunk, "handle_failed", failed, places, result)
     except BaseException as error:
         crew.log_failure("handle_failed", error)
     for at, verdict in zip(places, before):

@@ -14,7 +14,7 @@ from wsengine.message import Failed
 cimport cython
 from libc.stdint cimport uint64_t
 from wsengine.engine.ring cimport Account
-from wsengine.message cimport Message
+from wsengine.message cimport ACKED, ACKED_FAILED, Message
 
 
 logger = logging.getLogger("wsengine.pipeline")
@@ -78,13 +78,15 @@ cdef class Chunk:
         Raises:
             EngineError: no handler has it, because it waits for its batch.
         """
+        cdef bint failed
         with self.lock:
             if message.holder is not self or self.state == CHUNK_TAKEN or self.state == CHUNK_SETTLED:
                 return
             if self.state == CHUNK_WAITING:
                 raise EngineError(f"{message!r} waits for its batch; acknowledge it in handle_batch")
+            failed = message.verdict is not None
             message.holder = None
-            message.acked = True
+            message.acked = ACKED_FAILED if failed else ACKED
             self.left -= 1
             self.size -= message.charged
         acknowledge([message])
