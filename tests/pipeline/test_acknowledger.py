@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from wsengine import CallerAcknowledger, ConfigurationError, Message, NoopAcknowledger, Processors
+from wsengine import Batcher, CallerAcknowledger, ConfigurationError, Message, NoopAcknowledger, Processors
 from wsengine.pipeline.chunk import acknowledge
 
 
@@ -31,6 +31,44 @@ def test_equal_refs_are_one_group_and_unhashable_ones_go_by_identity(book):
     acknowledge([book.message(1, (1, "a")), book.message(2, (1, "a")), book.message(3, shared), book.message(4, shared),
                  book.message(5, Unhashable()), book.message(6, [1]), book.message(7, [1])])
     assert [good for _, good, _ in book.calls] == [[1, 2], [3, 4], [5], [6], [7]]
+
+
+class Contrary:
+    """A ref that has a hash, and raises when it is compared: an array, say, or a row of a table."""
+
+    def __init__(self, error=None):
+        self.error = ValueError("the truth value is ambiguous") if error is None else error
+
+    def __hash__(self):
+        return 1
+
+    def __eq__(self, other):
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [ValueError("ambiguous"), SystemExit(1), KeyboardInterrupt()], ids=repr)
+def test_refs_that_cannot_be_compared_go_by_identity(book, error):
+    shared = Contrary(error)
+    acknowledge([book.message(1, Contrary(error)), book.message(2, shared), book.message(3, Contrary(error)),
+                 book.message(4, 1), book.message(5, shared), book.message(6, "r"), book.message(7, 1),
+                 book.message(8, "r").fail("x")])
+    assert [(good, bad) for _, good, bad in book.calls] == [([1], []), ([2, 5], []), ([3], []), ([4, 7], []), ([6], [8])]
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_refs_that_cannot_be_compared_cost_no_acknowledgement(launch, book, batched, caplog):
+    """P10: messages of the same chunk or batch are all acknowledged, and the processor lives on."""
+    options = {} if not batched else {"handle_batch": lambda messages, info: None,
+                                      "batchers": {"default": Batcher(batch_size=10, batch_timeout=0.05)}}
+    pipeline = launch(processors=Processors(max_demand=20), **options)
+    pipeline.pause()
+    pipeline.push_messages([book.message(i, Contrary() if i % 2 else "r") for i in range(10)])
+    pipeline.resume()
+    book.wait(10)
+    book.assert_each_once(range(10))
+    result = pipeline.stop()
+    assert (result.drained, result.successful) == (True, 10)
+    assert "died" not in caplog.text
 
 
 def test_equal_acknowledgers_that_are_not_the_same_are_two_groups():

@@ -20,36 +20,44 @@ from wsengine.message cimport ACKED, ACKED_FAILED, Message
 logger = logging.getLogger("wsengine.pipeline")
 
 
-cdef object group_key(object acknowledger, object ref):
-    """Groups are by identity of the acknowledger and by ack_ref: by its value, or by identity where it has no hash."""
+cdef tuple group_of(dict groups, object acknowledger, object ref):
+    """The group of an acknowledger, by its identity, and an ack_ref: by its value or, where that has no hash or cannot be
+    compared with the others, by its identity. What it is, is the user's, and the messages are settled: nothing raises here."""
+    cdef tuple fresh = (acknowledger, ref, [], [])
     try:
-        hash(ref)
-        return id(acknowledger), True, ref
+        return <tuple>groups.setdefault((id(acknowledger), True, ref), fresh)
     except BaseException:
-        return id(acknowledger), False, id(ref)
+        return <tuple>groups.setdefault((id(acknowledger), False, id(ref)), fresh)
+
+
+cdef list grouped(list messages):
+    """The groups of messages that have acknowledgers, each as `tell` wants it."""
+    cdef dict groups = {}
+    cdef Message message
+    cdef tuple triple, group = None
+    for message in messages:
+        triple = None if message.details is None else <tuple>message.details.acknowledger
+        if triple is None:
+            continue
+        if group is None or group[0] is not triple[0] or group[1] is not triple[1]:
+            group = group_of(groups, triple[0], triple[1])
+        (<list>group[2 if message.verdict is None else 3]).append(message)
+    return list(groups.values())
+
+
+cdef tell(tuple group):
+    """Call the acknowledger of a group. If it raises, that is logged, and the others are not touched (reference B-1)."""
+    acknowledger, ref, successful, failed = group
+    try:
+        acknowledger.ack(ref, successful, failed)
+    except BaseException:
+        tell_raised(acknowledger, ref, len(<list>group[2]), len(<list>group[3]))
 
 
 cpdef acknowledge(list messages):
-    """Call each group's acknowledger once, with its successful and failed messages in order.
-
-    A group whose acknowledger raises is logged and does not touch the others (reference B-1).
-    """
-    cdef dict groups = {}
-    cdef Message message
-    cdef list successful, failed
-    for message in messages:
-        triple = message.acknowledger
-        if triple is None:
-            continue
-        key = group_key((<tuple>triple)[0], (<tuple>triple)[1])
-        if key not in groups:
-            groups[key] = ((<tuple>triple)[0], (<tuple>triple)[1], [], [])
-        (<list>(<tuple>groups[key])[2 if message.verdict is None else 3]).append(message)
-    for acknowledger, ref, successful, failed in groups.values():
-        try:
-            acknowledger.ack(ref, successful, failed)
-        except BaseException:
-            tell_raised(acknowledger, ref, len(successful), len(failed))
+    """Call each group's acknowledger once, with its successful and failed messages in order."""
+    for group in grouped(messages):
+        tell(<tuple>group)
 
 
 cdef tell_raised(acknowledger, ref, successful, failed):
