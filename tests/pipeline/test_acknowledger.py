@@ -7,8 +7,9 @@ import threading
 
 import pytest
 
-from wsengine import Batcher, CallerAcknowledger, ConfigurationError, Message, NoopAcknowledger, Processors
+from wsengine import Batcher, CallerAcknowledger, ConfigurationError, Message, NoopAcknowledger, Processors, telemetry
 from wsengine.pipeline.chunk import acknowledge
+from wsengine.testing import capture
 
 
 class Unhashable:
@@ -204,6 +205,97 @@ def test_ack_immediately_makes_room_before_the_chunk_is_done(launch, book, gate,
     pipeline.push_messages(book.messages(range(2)))
     eventually(lambda: book.total == 2)
     eventually(lambda: pipeline.stats().held_messages == 0)
+
+
+@pytest.mark.parametrize("hook", ["handle_message", "handle_messages", "handle_batch"])
+@pytest.mark.parametrize("watched", [False, True])
+def test_what_fails_after_ack_immediately_counts_as_what_its_acknowledger_was_told(launch, book, hook, watched):
+    """P11: the figures agree with the acknowledger, and `handle_failed` does not see what is settled."""
+    seen = []
+
+    def one(message):
+        if message.data in ("failed", "failed and raised"):
+            message.fail("before")
+        if message.data != "late":
+            message.ack_immediately()
+        if message.data in ("marked", "late"):
+            message.fail("afterwards")
+        if message.data in ("raised", "failed and raised"):
+            raise ValueError("afterwards")
+
+    def several(messages, *_):
+        errors = []
+        for message in messages:
+            try:
+                one(message)
+            except ValueError as error:
+                message.fail(error)
+                errors.append(error)
+        raise errors[0]
+
+    hooks = {hook: one if hook == "handle_message" else several}
+    options = {"batchers": {"default": Batcher(batch_size=6)}} if hook == "handle_batch" else {}
+    stop = telemetry.BATCH_PROCESSOR_EXCEPTION if hook == "handle_batch" else (
+        telemetry.PROCESSOR_STOP if hook == "handle_message" else telemetry.PROCESSOR_EXCEPTION)
+    with capture(stop if watched else telemetry.TOPOLOGY_INIT) as events:
+        pipeline = launch(**hooks, **options, processors=Processors(max_demand=10),
+                          handle_failed=lambda messages: seen.extend(m.data for m in messages))
+        pipeline.pause()
+        pipeline.push_messages(book.messages(["fine", "failed", "marked", "raised", "failed and raised", "late"]))
+        pipeline.resume()
+        book.wait(6)
+        result = pipeline.stop()
+    assert sorted(book.ok) == ["fine", "marked", "raised"]
+    assert sorted(book.failed) == ["failed", "failed and raised", "late"]
+    assert (result.successful, result.failed, result.drained) == (3, 3, True)
+    assert seen == ["late"]
+    if watched:
+        [event] = events.of(stop)
+        names = ("successful_messages" if hook == "handle_batch" else "successful_messages_to_ack", "failed_messages")
+        assert [[m.data for m in event.metadata[name]] for name in names] == [
+            ["fine", "marked", "raised"], ["failed", "failed and raised", "late"]]
+
+
+def test_what_fails_after_ack_immediately_joins_no_batch_and_counts_as_successful(launch, book, new_book):
+    """What failed before, and had another put in its place, joins a batch and counts as failed."""
+    batches, seen, others = [], [], new_book()
+
+    def handle_message(message):
+        if message.data == 2:
+            message.fail("before")
+        message.ack_immediately()
+        if message.data == 1:
+            raise ValueError("afterwards")
+        if message.data == 2:
+            return others.message("another")
+        return message
+
+    pipeline = launch(handle_message, handle_batch=lambda messages, info: batches.extend(m.data for m in messages),
+                      handle_failed=seen.extend,
+                      batchers={"default": Batcher(batch_size=4, batch_timeout=0.02)})
+    pipeline.push_messages(book.messages(range(4)))
+    result = pipeline.stop()
+    assert sorted(map(str, batches)) == ["0", "3", "another"]
+    assert seen == [], "all are settled"
+    assert (sorted(book.ok), book.failed, others.total) == ([0, 1, 3], [2], 0)
+    assert (result.successful, result.failed, result.drained) == (3, 1, True)
+
+
+@pytest.mark.parametrize("hook", ["handle_message", "handle_messages"])
+def test_what_a_stop_takes_over_counts_as_what_its_acknowledger_was_told(launch, book, gate, hook):
+    begun = threading.Event()
+
+    def one(message):
+        message.ack_immediately()
+        message.fail("afterwards")
+        begun.set()
+        gate.wait(60)
+
+    pipeline = launch(**{hook: one if hook == "handle_message" else lambda messages: one(messages[0])})
+    pipeline.push_messages(book.message(1))
+    assert begun.wait(5)
+    result = pipeline.stop(0)
+    assert (book.ok, result.successful, result.failed, result.left) == ([1], 1, 0, 0)
 
 
 # ---- configure_ack and those that are built in

@@ -179,6 +179,53 @@ def test_a_batch_that_goes_on_raising_fails_in_the_end(launch, book, caplog):
     assert pipeline.stop().drained
 
 
+@pytest.mark.parametrize("hook", ["handle_message", "handle_messages", "handle_batch"])
+@pytest.mark.parametrize("watched", [False, True])
+def test_what_has_been_acknowledged_is_not_handled_again(launch, book, hook, watched):
+    """P11, P36: its acknowledger has been told already."""
+    calls = []
+
+    def one(message):
+        calls.append(message.data)
+        if message.data == "failed":
+            message.fail(OSError("before"))
+        if message.data in ("failed", "acknowledged"):
+            message.ack_immediately()
+        if message.data in ("acknowledged", "later") and calls.count(message.data) == 1:
+            message.fail(OSError("afterwards"))
+
+    hooks = {hook: one if hook == "handle_message" else lambda messages, *_: [one(m) for m in messages] and None}
+    options = {"batchers": {"default": Batcher(batch_size=4, retry=QUICK)}} if hook == "handle_batch" else {
+        "processors": Processors(max_demand=10, retry=QUICK)}
+    with capture(telemetry.MESSAGE_STOP if watched else telemetry.TOPOLOGY_INIT):
+        pipeline = launch(**hooks, **options)
+        pipeline.pause()
+        pipeline.push_messages(book.messages(["failed", "acknowledged", "later", "fine"]))
+        pipeline.resume()
+        book.wait(4)
+        result = pipeline.stop()
+    assert sorted(calls) == ["acknowledged", "failed", "fine", "later", "later"]
+    assert (sorted(book.ok), book.failed) == (["acknowledged", "fine", "later"], ["failed"])
+    assert (result.successful, result.failed) == (3, 1)
+
+
+def test_what_another_thread_acknowledges_while_a_retry_is_waited_for_is_not_handled_again(launch, book):
+    calls = []
+
+    def handle_message(message):
+        calls.append(message)
+        message.fail(OSError("for now"))
+
+    with capture(telemetry.MESSAGE_RETRY) as seen:
+        pipeline = launch(handle_message, processors=Processors(retry=Retry(initial=1.0)))
+        pipeline.push_messages(book.message(0))
+        seen.wait(telemetry.MESSAGE_RETRY)
+        calls[0].ack_immediately()
+        result = pipeline.stop()
+    assert len(calls) == 1
+    assert (book.failed, result.failed, result.drained) == ([0], 1, True)
+
+
 def test_what_is_retried_must_come_back_as_it_is(launch, book, new_book):
     other = new_book()
 

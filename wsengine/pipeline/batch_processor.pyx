@@ -11,7 +11,7 @@ from wsengine.message cimport Message
 from wsengine.pipeline.batch cimport Batch
 from wsengine.pipeline.batcher cimport BatcherStage
 from wsengine.pipeline.callbacks cimport call_batch, call_handle_failed, wall_ns
-from wsengine.pipeline.chunk cimport acknowledge
+from wsengine.pipeline.chunk cimport acknowledge, failures, lost
 from wsengine.pipeline.lane cimport Lane
 from wsengine.pipeline.latency cimport Latency, note_latency
 from wsengine.pipeline.listeners cimport current, listeners_of
@@ -119,6 +119,8 @@ cdef class BatchProcessor:
         if messages is None:
             self.let_go()
             return
+        if batch.left != self.count:             # some were acknowledged before the others
+            failed = failures(messages)
         self.successful += self.count - failed
         self.failed += failed
         self.batches += 1
@@ -169,8 +171,8 @@ cdef class BatchProcessor:
         cdef dict about = <dict>begun[1]
         about = {**about, "successful_messages": PyList_GetSlice(messages, 0, len(messages)), "failed_messages": []}
         if failed:
-            about["successful_messages"] = [one for one in messages if (<Message>one).verdict is None]
-            about["failed_messages"] = [one for one in messages if (<Message>one).verdict is not None]
+            about["successful_messages"] = [one for one in messages if not lost(<Message>one)]
+            about["failed_messages"] = [one for one in messages if lost(<Message>one)]
         if error is not None:
             about.update(telemetry.exception_metadata(error))
         telemetry.execute(STOP if error is None else EXCEPTION, {"duration": now - started, "monotonic_time": now}, about)

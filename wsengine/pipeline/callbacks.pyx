@@ -172,8 +172,10 @@ cdef object call_again(Crew crew, Chunk chunk, Py_ssize_t at, list messages, obj
     raised in the end, or None."""
     cdef Message message = <Message>messages[at]
     cdef int retries = 0
-    while message.verdict is not None and await_retry(crew, chunk, crew.retry, retries, [message], telemetry.MESSAGE_RETRY,
-                                                      where, ticks):
+    while message.verdict is not None and not message.acked and await_retry(crew, chunk, crew.retry, retries, [message],
+                                                                            telemetry.MESSAGE_RETRY, where, ticks):
+        if message.acked:                        # meanwhile, by another thread
+            break
         retries += 1
         ticks[0] += 1
         message.verdict = None
@@ -206,8 +208,8 @@ cdef bint await_retry(Crew crew, Chunk chunk, object retry, int retries, list me
 
 
 cdef list to_retry(object retry, list messages, int retries):
-    """Of these, the ones that failed and may be retried."""
-    return [m for m in messages if (<Message>m).verdict is not None
+    """Of these, the ones that failed and may be retried. What has been acknowledged is settled."""
+    return [m for m in messages if (<Message>m).verdict is not None and not (<Message>m).acked
             and retry.delay(retries, (<Message>m).verdict.exception) is not None]
 
 
@@ -482,12 +484,16 @@ cdef take_result(Chunk chunk, str callback, Py_ssize_t at, Message message, obje
 
 cdef call_handle_failed(Crew crew, Chunk chunk, list places):
     """Let `handle_failed` see those at these places of the chunk before they are acknowledged. It may change their
-    data and acknowledgement or put others in place, and cannot make them succeed (reference §6.2)."""
+    data and acknowledgement or put others in place, and cannot make them succeed (reference §6.2). It does not see those that
+    have been acknowledged already."""
     cdef Message message
-    cdef list messages = chunk.messages
-    cdef list failed = [messages[at] for at in places]
+    cdef list messages = chunk.messages, failed
     if crew.on_failed is None:
         return
+    places = [at for at in places if not (<Message>messages[at]).acked]
+    if not places:
+        return
+    failed = [messages[at] for at in places]
     about = {"topology_name": crew.name, "messages": list(failed)}
     before = [(<Message>m).verdict for m in failed]
     try:

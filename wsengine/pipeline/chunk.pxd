@@ -21,6 +21,9 @@ cdef enum ChunkState:          # under Chunk.lock
     CHUNK_TAKEN
 
 cpdef acknowledge(list messages)
+# Whether a message counts as failed: as what it was acknowledged by ack_immediately, else by its verdict.
+cdef bint lost(Message message)
+cdef Py_ssize_t failures(list messages)
 
 cdef class Chunk:
     cdef cython.pymutex lock

@@ -68,6 +68,17 @@ cdef tell_raised(acknowledger, ref, successful, failed):
         pass                                     # a log that fails, or an exception from outside: the next group's turn
 
 
+cdef bint lost(Message message):
+    return message.verdict is not None if message.acked == 0 else message.acked == ACKED_FAILED
+
+
+cdef Py_ssize_t failures(list messages):
+    cdef Py_ssize_t count = 0
+    for message in messages:
+        count += lost(<Message>message)
+    return count
+
+
 cdef class Chunk:
     """Messages in one hand. It acknowledges each of them once, whoever does it.
 
@@ -97,7 +108,9 @@ cdef class Chunk:
             message.acked = ACKED_FAILED if failed else ACKED
             self.left -= 1
             self.size -= message.charged
-        acknowledge([message])
+        if message.details is not None and message.details.acknowledger is not None:
+            acknowledger, ref, _ = message.details.acknowledger
+            tell((acknowledger, ref, [] if failed else [message], [message] if failed else []))
         self.account.c.release(1, message.charged)
 
     cdef list close(self):
@@ -135,8 +148,8 @@ cdef class Chunk:
             left = [(at, entry) for at, entry in enumerate(self.messages) if (<Message>entry).holder is self]
             for message in self.messages:
                 if message.holder is not self:   # acknowledged by itself, before the others
-                    successful += message.verdict is None
-                    failed += message.verdict is not None
+                    successful += not lost(message)
+                    failed += lost(message)
         for at, entry in left:
             message = entry
             message.acked = True

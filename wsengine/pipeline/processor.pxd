@@ -61,7 +61,9 @@ cdef class Processor:
     cdef list spoiled_first(self, list messages)
     cdef handle(self)
     cdef int64_t tell_start(self, list messages) except -1
+    cdef tell_outcome(self, list messages, bint usual)
     cdef tell_stop(self, int64_t started)
     cdef settle(self)
     cdef hand_on(self, Chunk chunk, list messages, Py_ssize_t failed, bint to_one)
+    cdef count(self, list messages)
     cdef acknowledge_now(self, Chunk chunk, list messages)

@@ -15,7 +15,7 @@ from wsengine.message cimport Message
 from wsengine.pipeline.batcher cimport give_batchers
 from wsengine.pipeline.callbacks cimport (call_chunk, call_each, call_handle_failed, call_watched, judge_batchers, prepare,
                                           transform, wall_ns)
-from wsengine.pipeline.chunk cimport Chunk, acknowledge
+from wsengine.pipeline.chunk cimport Chunk, acknowledge, failures, lost
 from wsengine.pipeline.crew cimport Crew
 from wsengine.pipeline.latency cimport Latency, note_latency
 from wsengine.pipeline.listeners cimport Listeners, current, listeners_of
@@ -316,6 +316,16 @@ cdef class Processor:
                                "telemetry_span_context": self.span})
         return started
 
+    cdef tell_outcome(self, list messages, bint usual):
+        """Keep for `tell_stop` what becomes of messages: whether they go on is by their status, what they count as may not
+        be. `usual`: none has failed, nor been acknowledged."""
+        if usual:
+            self.outcome = (PyList_GetSlice(messages, 0, len(messages)), [])
+            return
+        self.outcome = ([m for m in messages if (<Message>m).verdict is None],
+                        [m for m in messages if (<Message>m).verdict is not None]) if self.hands_on else (
+                            [m for m in messages if not lost(<Message>m)], [m for m in messages if lost(<Message>m)])
+
     cdef tell_stop(self, int64_t started):
         cdef int64_t now = monotonic_ns()
         (successful, failed), self.outcome = self.outcome, None
@@ -363,13 +373,13 @@ cdef class Processor:
             self.let_go()
             return
         if self.watched:
-            self.outcome = (PyList_GetSlice(messages, 0, len(messages)), []) if failed == 0 else (
-                [m for m in messages if (<Message>m).verdict is None],
-                [m for m in messages if (<Message>m).verdict is not None])
-        self.failed += failed                    # from here on nobody else counts them
+            self.tell_outcome(messages, failed == 0 and chunk.left == len(messages))
         if self.hands_on:
             self.hand_on(chunk, messages, failed, to_one)
             return
+        if chunk.left != len(messages):          # some were acknowledged before the others
+            failed = failures(messages)
+        self.failed += failed                    # from here on nobody else counts them
         self.successful += len(messages) - failed
         note_latency(self.latency, messages)
         try:
@@ -393,6 +403,7 @@ cdef class Processor:
             if failed:
                 rest = [m for m in messages if (<Message>m).verdict is not None]
                 messages = [m for m in messages if (<Message>m).verdict is None]
+                self.count(rest)
                 note_latency(self.latency, rest)
                 self.acknowledge_now(chunk, rest)
         finally:
@@ -412,9 +423,15 @@ cdef class Processor:
         if rest:                                 # the deadline of a stop has come meanwhile
             for message in rest:
                 message.set_verdict(Failed(STOPPED))
-            self.failed += len(rest)
+            self.count(rest)
             self.acknowledge_now(chunk, rest)
         self.crew.tell_askers()
+
+    cdef count(self, list messages):
+        """Count messages that go no further, before they are acknowledged."""
+        cdef Py_ssize_t failed = failures(messages)
+        self.failed += failed
+        self.successful += len(messages) - failed
 
     cdef acknowledge_now(self, Chunk chunk, list messages):
         """Acknowledge some messages of a chunk that was closed."""

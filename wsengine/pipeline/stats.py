@@ -16,8 +16,8 @@ __all__ = ["BatchProcessorStats", "BatcherStats", "PartitionStats", "PipelineSta
 @dataclass(frozen=True, slots=True)
 class ProcessorStats:
     """One processor. `outstanding`: claimed and not acknowledged; `busy_seconds`: spent on chunks; `workload`: the share of
-    the last seconds that it was busy, 0 to 1, which decays when it is idle. With batchers `successful` stays 0, for it is
-    they who acknowledge."""
+    the last seconds that it was busy, 0 to 1, which decays when it is idle. With batchers it is they who acknowledge:
+    `successful` counts only what failed after `ack_immediately`, and so joined no batch."""
 
     index: int
     outstanding: int
