@@ -55,8 +55,9 @@ def checked_acknowledger(value):
     return value
 
 
-def admit(Message message not None, holder) -> int:
-    """Give the message to `holder`, a queue before the processors, if it is nobody's.
+def admit(Message message not None, holder, int64_t now) -> int:
+    """Give the message to `holder`, a queue before the processors, if it is nobody's. It is received `now`, unless it has
+    been before.
 
     Returns:
         How many bytes the pipeline's account holds for it, those of its payload; -1 if it is in a pipeline, or was.
@@ -65,6 +66,8 @@ def admit(Message message not None, holder) -> int:
         if message.holder is not None or message.acked:
             return -1
         message.holder = holder
+    if message.received_ns == 0:
+        message.received_ns = now
     data = message.payload
     message.charged = <uint32_t>min(len(data), 0xFFFFFFFF) if isinstance(data, (bytes, bytearray, str)) else 0
     return message.charged
@@ -72,6 +75,8 @@ def admit(Message message not None, holder) -> int:
 
 def give_back(Message message not None) -> None:
     """Undo `admit`: the message did not come in after all."""
+    if message.epoch == 0:                       # by `admit`, then
+        message.received_ns = 0
     message.holder = None
 
 
@@ -114,8 +119,9 @@ cdef class Message:
         connection: the connection that it came by, or None.
         connection_index, epoch, seq: which connection of the producer, which of its generations (from 1), and the
             message's number in that generation (from 0). Numbers are given before any drop, so gaps show drops.
-        received_ns: `time.monotonic_ns()` of the read that completed it; 0 for a message made by hand. Where the one
-            processor reads by itself, between its handlers, that may be up to 4 ms after the message came.
+        received_ns: `time.monotonic_ns()` of the read that completed it. Where the one processor reads by itself, between
+            its handlers, that may be up to 4 ms after the message came. Of a message made by hand it is 0 until that is
+            pushed, and then the time when that began.
 
     A message belongs to one thread at a time. Source: Broadway.Message.
     """

@@ -10,10 +10,10 @@ import time
 import pytest
 
 from tests.waiting import until
-from wsengine import Batcher, Processors, Retry, WebSocketProducer, telemetry
+from wsengine import Batcher, Message, Processors, Producer, Retry, WebSocketProducer, telemetry
 from wsengine.pipeline.latency import Latency
 from wsengine.pipeline.pace import Rate, Workload
-from wsengine.testing import Feed, capture
+from wsengine.testing import DummyProducer, Feed, capture
 
 # ---- rates (D-3)
 
@@ -126,17 +126,86 @@ def test_latency_is_from_receive_to_acknowledgement(launch, batched):
         "handle_batch": hold, "batchers": {"default": Batcher(batch_size=5, batch_timeout=0.05)}}
     with Feed.trades(rate=5) as feed:
         pipeline = launch(**options, producers=WebSocketProducer(f"ws://127.0.0.1:{feed.port}/"))
-        until(lambda: pipeline.stats().successful >= 5)
+        until(lambda: pipeline.stats().latency_p50)
         stats = pipeline.stats()
     assert held * 0.85 < stats.latency_p50 < 3
     assert stats.latency_p50 <= stats.latency_p99
 
 
-def test_messages_of_no_connection_have_no_latency(launch, book):
-    pipeline = launch()
-    pipeline.push_messages(book.messages(range(5)))
-    book.wait(5)
-    assert (pipeline.stats().latency_p50, pipeline.stats().latency_p99) == (0.0, 0.0)
+class Slow:
+    """An acknowledger that takes its time."""
+
+    seconds = 0.3
+
+    def ack(self, ack_ref, successful, failed):
+        time.sleep(self.seconds)
+
+
+@pytest.mark.parametrize("failing", [False, True])
+@pytest.mark.parametrize("batched", [False, True])
+def test_latency_has_the_time_of_the_acknowledger_in_it(launch, batched, failing):
+    def handle_message(message):
+        if failing:
+            message.fail("no price")
+
+    options = {} if not batched else {"handle_batch": lambda messages, info: None,
+                                      "batchers": {"default": Batcher(batch_size=1)}}
+    pipeline = launch(handle_message, **options)
+    pipeline.push_messages(Message(1, acknowledger=(Slow(), "r", None)))
+    assert pipeline.stop().drained
+    assert Slow.seconds * 0.85 < pipeline.stats().latency_p50 < 5
+
+
+@pytest.mark.parametrize("way", ["push_messages", "emit", "a producer of one's own"])
+def test_messages_that_are_pushed_have_a_latency(launch, way):
+    """Unlike a message of a connection, which is received before, they are when they are pushed."""
+    held, received = 0.15, []
+
+    class Own(Producer):
+        def run(self, inbox):
+            inbox.push([Message(n) for n in range(3)])
+
+    def handle_messages(messages):
+        received.extend(message.received_ns for message in messages)
+        time.sleep(held)
+
+    dummy = DummyProducer()
+    began = time.monotonic_ns()
+    pipeline = launch(handle_messages=handle_messages, producers=Own() if way.startswith("a") else dummy)
+    if not way.startswith("a"):
+        (dummy.emit if way == "emit" else pipeline.push_messages)([Message(n) for n in range(3)])
+    until(lambda: pipeline.stats().successful == 3)
+    pipeline.stop()
+    assert all(began < one < time.monotonic_ns() for one in received)
+    assert len(set(received)) == 1, "one look at the clock for a list"
+    assert held * 0.85 < pipeline.stats().latency_p50 <= pipeline.stats().latency_p99 < 5
+
+
+def test_what_takes_the_place_of_a_message_was_received_with_it(launch):
+    given, made = [], []
+
+    def handle_message(message):
+        given.append(message.received_ns)
+        made.append(Message("another"))
+        return made[-1]
+
+    pipeline = launch(handle_message)
+    pipeline.push_messages(Message("one"))
+    assert pipeline.stop().drained
+    assert [message.received_ns for message in made] == given
+    assert pipeline.stats().latency_p50 > 0
+
+
+def test_a_message_for_which_there_was_no_room_has_not_been_received(launch, gate):
+    pipeline = launch(lambda message: gate.wait(60), max_queue=1, processors=Processors(max_demand=1))
+    pipeline.push_messages(Message("first"))
+    late = Message("late")
+    assert pipeline.push_messages(late, timeout=0.01) == 0
+    assert (late.received_ns, late.received_at) == (0, 0.0)
+    gate.set()
+    began = time.monotonic_ns()
+    assert pipeline.push_messages(late, timeout=10) == 1
+    assert began < late.received_ns < time.monotonic_ns()
 
 
 def test_the_workload_of_a_busy_thread_rises_while_it_is_in_its_callback_and_falls_when_it_is_idle(launch, book, gate):
@@ -210,8 +279,9 @@ def test_d4_latency_depth_batches_retries_and_connections_are_told(launch, gate)
                                                        retry=Retry(initial=0.01))})
         until(lambda: all_told(pipeline.stats()))
         gate.set()
-        until(lambda: pipeline.stats().successful == 50)
+        until(lambda: pipeline.stats().held_messages == 0)
         stats = pipeline.stats()
+    assert stats.successful == 50
     assert 0 < stats.latency_p50 <= stats.latency_p99
     [connection] = stats.producers[0]["connections"]
     assert (connection["messages"], connection["reconnects"]) == (50, 0)

@@ -124,11 +124,11 @@ cdef class BatchProcessor:
         self.successful += self.count - failed
         self.failed += failed
         self.batches += 1
-        note_latency(self.latency, messages)
         try:
             if acknowledgers:
                 acknowledge([one for one in messages if (<Message>one).holder is batch])
         finally:                                 # whatever came of it, nobody will do it again
+            note_latency(self.latency, messages)
             self.let_go()
             self.crew.account.c.release(batch.left, batch.size)
         self.crew.tell_askers()

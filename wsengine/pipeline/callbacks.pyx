@@ -457,6 +457,8 @@ cdef take_place(Chunk chunk, Py_ssize_t at, Message message, Message other):
     not hold any more because it was acknowledged, it holds for this. Under the chunk's lock."""
     other.acked = message.acked
     other.charged = message.charged
+    if other.received_ns == 0:
+        other.received_ns = message.received_ns
     other.holder = message.holder            # None, if it has been acknowledged already
     message.holder = None
     chunk.messages[at] = other

@@ -7,7 +7,7 @@ from libc.stdint cimport int64_t, uint64_t
 cdef enum:
     CLASSES = 512              # eight to an octave of nanoseconds, so a class is an eighth wide at the most
 
-# Count messages that are acknowledged now, from when they were received; those of no connection are not.
+# Count messages whose acknowledgers have just returned, from when they were received or pushed.
 cdef note_latency(Latency latency, list messages)
 
 cdef class Latency:

@@ -381,11 +381,11 @@ cdef class Processor:
             failed = failures(messages)
         self.failed += failed                    # from here on nobody else counts them
         self.successful += len(messages) - failed
-        note_latency(self.latency, messages)
         try:
             if acknowledgers:
                 acknowledge([m for m in messages if (<Message>m).holder is chunk])
         finally:                                 # whatever came of it, nobody will do it again
+            note_latency(self.latency, messages)
             if self.watched:
                 self.shown = messages            # telemetry is shown them first
             else:
@@ -404,7 +404,6 @@ cdef class Processor:
                 rest = [m for m in messages if (<Message>m).verdict is not None]
                 messages = [m for m in messages if (<Message>m).verdict is None]
                 self.count(rest)
-                note_latency(self.latency, rest)
                 self.acknowledge_now(chunk, rest)
         finally:
             if self.crew.partitioned:
@@ -441,6 +440,7 @@ cdef class Processor:
         try:
             acknowledge(ours)
         finally:
+            note_latency(self.latency, messages)
             for message in ours:
                 size += message.charged
                 message.acked = True

@@ -21,8 +21,8 @@ class Retry:
 
     It is the thread that has the messages which waits and calls again, so order is kept, and what comes behind waits. The
     exception may have been raised, or given to `message.fail`. `handle_messages` and `handle_batch` are called again
-    with those messages only that failed so. What `ack_immediately` has acknowledged is not handled again. What the handler did
-    to a message stays done. The deadline of a stop ends the waiting.
+    with those messages only that failed so. What `ack_immediately` has acknowledged is not handled again. What the handler
+    did to a message stays done. The deadline of a stop ends the waiting.
 
     Args:
         max_retries: calls after the first, 1 to 1000.

@@ -100,8 +100,9 @@ class Inbox:
 
     def _admit_all(self, given: list[Message]) -> list[int]:
         sizes: list[int] = []
+        now = time.monotonic_ns()
         for one in given:
-            size = admit(one, self)
+            size = admit(one, self, now)
             if size < 0:
                 for other in given[:len(sizes)]:
                     give_back(other)

@@ -77,7 +77,8 @@ class PipelineStats:
         successful, failed: messages acknowledged since the start, each counted once.
         rate: messages acknowledged a second, over about the last two seconds.
         latency_p50, latency_p99: seconds from receive to acknowledgement that half of the messages since the start took at
-            the most, and 99 %, to an eighth; 0.0 before the first. Messages of no connection are not counted.
+            the most, and 99 %, to an eighth; 0.0 before the first. To acknowledgement is until their acknowledger has
+            returned; messages that were pushed count from the push, which may have waited for room.
         depth: messages that wait to be claimed.
         held_messages, held_bytes: what the pipeline holds, from arrival to acknowledgement, against
             max_queue, max_queue_bytes.
