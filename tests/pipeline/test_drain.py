@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
+from collections import Counter
 
 import pytest
 
+from tests.waiting import until
 from wsengine import EngineStopped, Message, Processors, WebSocketProducer
+from wsengine.testing import DummyProducer
 
 
 def stuck_on(data, gate):
@@ -294,3 +298,148 @@ def test_join_waits_only_as_long_as_it_is_told(launch):
     assert pipeline.join(0.2) is None
     assert 0.19 <= time.monotonic() - started < 1
     assert pipeline.state == "running"
+
+
+# ---- producers that fail as they are stopped
+
+
+class Faulty(DummyProducer):
+    """Raises where it is told to, in one call of those that a stop makes."""
+
+    def __init__(self, where):
+        super().__init__()
+        self.where, self.calls = where, Counter()
+
+    def perhaps(self, where):
+        self.calls[where] += 1
+        if where == self.where:
+            raise LookupError(where)
+
+    def drain(self):
+        self.perhaps("drain")
+        super().drain()
+        self.perhaps("behind drain")
+
+    def stop(self, deadline):
+        self._over.set()
+        super().stop(deadline)
+        self.perhaps("stop")
+
+    def release(self):
+        super().release()
+        self.perhaps("release")
+
+    def alive(self):
+        self.perhaps("alive")
+        return super().alive()
+
+    @property
+    def quiet(self):
+        self.perhaps("quiet")
+        return True
+
+    @property
+    def discarded(self):
+        self.perhaps("discarded")
+        return 3
+
+
+@pytest.mark.parametrize("where", ["drain", "behind drain", "quiet", "stop", "release", "alive", "discarded"])
+def test_a_producer_that_fails_in_a_stop_holds_up_nothing_of_it(launch, book, caplog, where):
+    """P16: what was taken is handled, the other producers are stopped, and the result says what was raised."""
+    faulty, before, behind = Faulty(where), Faulty(None), Faulty(None)
+    pipeline = launch(lambda message: time.sleep(0.002), producers=[before, faulty, behind],
+                      processors=Processors(concurrency=2))
+    faulty.emit(book.messages(range(10)))
+    pipeline.push_messages(book.messages(range(10, 20)))
+    result = pipeline.stop()
+    book.assert_each_once(range(20))
+    assert (result.drained, result.successful, result.failed, result.left, result.threads_alive) == (True, 20, 0, 0, ())
+    assert (repr(result.error), result.discarded) == (f"LookupError('{where}')", 6 if where == "discarded" else 9)
+    assert (pipeline.state, pipeline.join()) == ("stopped", result)
+    for other in (before, behind):
+        assert all(other.calls[what] for what in ("drain", "quiet", "stop", "release", "discarded"))
+    with pytest.raises(EngineStopped):
+        faulty.emit(book.message("late"))
+    assert [one.message for one in caplog.records if f"Faulty.{where.rpartition(' ')[2]} raised LookupError" in one.message]
+
+
+@pytest.mark.parametrize("where", ["drain", "quiet", "stop"])
+def test_a_producer_that_fails_in_a_stop_at_its_deadline_loses_nothing(launch, book, gate, where):
+    handle_message, begun = stuck_on("stuck", gate)
+    faulty = Faulty(where)
+    pipeline = launch(handle_message, producers=faulty, processors=Processors(max_demand=1))
+    faulty.emit(book.messages(["stuck", *range(30)]))
+    assert begun.wait(5)
+    result = pipeline.stop(0.1)
+    book.assert_each_once(["stuck", *range(30)])
+    assert (result.drained, result.failed, result.left) == (False, 31, 31)
+    assert isinstance(result.error, LookupError)
+
+
+def test_a_producer_that_never_closes_its_inbox_loses_nothing_by_a_stop(launch, book):
+    """Whatever it brings on is handled or refused, and nothing is accepted that nobody would acknowledge."""
+    class Careless(DummyProducer):
+        def drain(self):
+            pass
+
+        def stop(self, deadline):
+            self._over.set()
+            super().stop(deadline)
+
+    accepted, careless = [], Careless()
+
+    def emit():
+        for number in itertools.count():
+            try:
+                careless.emit(book.message(number))
+            except EngineStopped:
+                return
+            accepted.append(number)
+
+    pipeline = launch(producers=careless)
+    thread = threading.Thread(target=emit, daemon=True)
+    thread.start()
+    book.wait(50)
+    pipeline.stop(0.3)
+    thread.join(10)
+    assert not thread.is_alive()
+    book.assert_each_once(accepted)
+
+
+def test_the_reason_of_a_stop_comes_before_what_a_producer_raises_in_it(build):
+    class Source(Faulty):
+        def run(self, inbox):
+            raise OSError("the source is gone")
+
+    assert repr(build(producers=Source("stop")).run().error) == "OSError('the source is gone')"
+
+
+def test_run_outside_the_main_thread_has_a_result_whatever_a_producer_raises(build):
+    results = []
+    pipeline = build(producers=Faulty("drain"))
+    thread = threading.Thread(target=lambda: results.append(pipeline.run()))
+    thread.start()
+    until(lambda: pipeline.state == "running")
+    pipeline.request_stop()
+    thread.join(10)
+    assert [repr(one.error) for one in results] == ["LookupError('drain')"]
+
+
+def test_a_process_ends_whose_producer_fails_in_drain(child):
+    script = child("""
+        class Bad(Quiet):
+            def drain(self):
+                super().drain()
+                raise LookupError("drain")
+
+        class P(Pipeline):
+            def handle_message(self, message):
+                pass
+
+        with P(Bad()) as pipeline:
+            pipeline.push_messages(Message(1))
+        say(pipeline.stop().successful, repr(pipeline.stop().error))
+        """)
+    assert script.line() == "1 LookupError('drain')"
+    assert script.end(5)[0] == 0

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from wsengine.pipeline.processor import STOPPED, Processor
 
 if TYPE_CHECKING:
+    from wsengine.pipeline.source import Producer
     from wsengine.pipeline.topology import Topology
 
 __all__ = ["StopResult", "stop"]
@@ -37,7 +39,8 @@ class StopResult:
         discarded: messages that arrived and were not taken, because of the stop.
         threads_alive: names of threads that had not ended: handlers that have not returned.
         seconds: how long the stop took.
-        error: why the pipeline stopped by itself, such as RetriesExhausted; None if it was told to.
+        error: why the pipeline stopped by itself, such as RetriesExhausted, or else the first error that a producer raised
+            as it was stopped; None if it was told to stop and no producer raised.
     """
 
     drained: bool
@@ -57,9 +60,10 @@ def stop(topology: Topology, timeout: float, error: BaseException | None) -> Sto
     topology.inbox.close()
     topology.tests.close()
     topology.crew.pause(False)                   # what was taken is handled
-    for producer in topology.producers:
-        producer.drain()
+    _drain_producers(topology)
     drained = _wait_until_idle(topology, deadline)
+    for host in topology.hosts:                  # whatever a producer of the user's does: nothing comes behind the last look
+        host.close()
     topology.end_replacements(max(deadline - time.monotonic(), GRACE))
     topology.crew.end()
     if topology.dispatcher is not None:
@@ -74,21 +78,49 @@ def stop(topology: Topology, timeout: float, error: BaseException | None) -> Sto
     for post in topology.posts:
         if post.thread is not None:
             post.thread.join(max(patience - time.monotonic(), GRACE / len(topology.posts)))
+    discarded = _end_producers(topology, deadline)
+    successful, failed = topology.totals()
+    alive = tuple(topology.threads_alive())
+    return StopResult(
+        drained=drained, successful=successful, failed=failed, left=left, discarded=discarded, threads_alive=alive,
+        seconds=time.monotonic() - started, error=error if error is not None else topology.guard.error,
+    )
+
+
+def _drain_producers(topology: Topology) -> None:
+    """Have all producers take no more; of one that fails to, nothing more is taken."""
+    failed = object()
+    for producer, host in zip(topology.producers, topology.hosts, strict=True):
+        if topology.guard.call(producer, "drain", producer.drain, failed) is failed:
+            host.close()
+
+
+def _end_producers(topology: Topology, deadline: float) -> int:
+    """Have all producers end and release what they hold; how many messages they discarded."""
+    call = topology.guard.call
     closing = time.monotonic() + GRACE if topology.hurried else max(deadline, time.monotonic() + GRACE)
     for producer in topology.producers:
-        producer.stop(closing)
+        call(producer, "stop", partial(producer.stop, closing), None)
     topology.inbox.release()
     topology.tests.release()
     for producer in topology.producers:
-        producer.release()
+        call(producer, "release", producer.release, None)
     if topology.partitions is not None:
         topology.partitions.release()
-    successful, failed = topology.totals()
-    return StopResult(
-        drained=drained, successful=successful, failed=failed, left=left,
-        discarded=sum(producer.discarded for producer in topology.producers),
-        threads_alive=tuple(topology.threads_alive()), seconds=time.monotonic() - started, error=error,
-    )
+    return sum(call(producer, "discarded", partial(_discarded, producer), 0) for producer in topology.producers)
+
+
+def _discarded(producer: Producer) -> int:
+    return int(producer.discarded)
+
+
+def _is_quiet(producer: Producer) -> bool:
+    return bool(producer.quiet)
+
+
+def _quiet(topology: Topology) -> bool:
+    """Whether nothing more comes from any producer; one that cannot say is not waited for."""
+    return all(topology.guard.call(producer, "quiet", partial(_is_quiet, producer), True) for producer in topology.producers)
 
 
 def _wait_until_idle(topology: Topology, deadline: float) -> bool:
@@ -108,14 +140,13 @@ def _wait_until_idle(topology: Topology, deadline: float) -> bool:
 def _wait_until_quiet(topology: Topology) -> None:
     """Give the readers a moment to carry out that nothing more is delivered, so that nothing comes behind the sweep."""
     until = time.monotonic() + QUIET
-    while time.monotonic() < until and not all(producer.quiet for producer in topology.producers):
+    while time.monotonic() < until and not _quiet(topology):
         time.sleep(0.0005)
 
 
 def _idle(topology: Topology) -> bool:
     """Nothing can come any more, and nothing is there; in this order."""
-    return (all(producer.quiet for producer in topology.producers) and topology.account.messages == 0
-            and topology.crew.idle and topology.batched == 0)
+    return (_quiet(topology) and topology.account.messages == 0 and topology.crew.idle and topology.batched == 0)
 
 
 def _fail_the_rest(topology: Topology) -> int:

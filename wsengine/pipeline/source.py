@@ -190,6 +190,7 @@ class Host:
         self._demand = demand
         self._finished = finished
         self._dispatcher = dispatcher
+        self._inboxes: list[Inbox] = []
 
     def open_dispatcher(self) -> Dispatcher:
         """Where to add a ring whose messages a frame handler sees first; its parker is that ring's."""
@@ -203,7 +204,18 @@ class Host:
         """Have the processors claim from a new inbox."""
         inbox = Inbox(self._crew.sources, self._demand, self._crew.ask)
         self._crew.add_inbox(inbox)
+        self._inboxes.append(inbox)
         return inbox
+
+    def close(self) -> None:
+        """Take nothing more from this producer's inboxes, if it has not closed them itself; the pipeline."""
+        for inbox in self._inboxes:
+            inbox.close()
+
+    def release(self) -> None:
+        """Give the descriptors of its inboxes back, of a pipeline that never ran; after `close`."""
+        for inbox in self._inboxes:
+            inbox.release()
 
     def finished(self, producer: Producer, error: BaseException | None = None) -> None:
         """The producer will bring nothing more, for the reason given; thread-safe. When all have, the pipeline stops."""

@@ -20,6 +20,7 @@ from wsengine.pipeline.batch_processor import BatchProcessor
 from wsengine.pipeline.batcher import BatcherStage
 from wsengine.pipeline.crew import Crew
 from wsengine.pipeline.dispatcher import Dispatcher
+from wsengine.pipeline.guard import Guard
 from wsengine.pipeline.latency import Latency
 from wsengine.pipeline.pace import Rate
 from wsengine.pipeline.partitions import Partitions
@@ -99,8 +100,10 @@ class Topology:
         self.leaving: list[Seat[Processor]] = []  # not replaced, and not ended yet
         self._left = (0, 0)  # successful, failed of those that have
         self._left_latency = Latency()
-        for index, producer in enumerate(plan.producers):
-            producer.attach(Host(name, index, self.crew, self.demand, finished, self.open_dispatcher, plan.overflow))
+        self.guard = Guard(log_failure)  # of producers that are stopped; whoever carries out the stop
+        self.hosts = [Host(name, index, self.crew, self.demand, finished, self.open_dispatcher, plan.overflow)
+                      for index in range(len(plan.producers))]
+        self._attach()
         self.partitions: Partitions | None = None  # where there is a partition_by
         self._wanted = processors.concurrency
         if plan.partitioned_by is not None:
@@ -111,6 +114,17 @@ class Topology:
                 self._watched.append((limit, self.partitions.partitioner, self.partitions.post))
         shares = self.crew.shares * (1 if self.partitions is not None else processors.concurrency)
         self.seats = [self._seat(index, share) for index, share in enumerate(shares)]
+
+    def _attach(self) -> None:
+        """Bring the producers' sources in. If one fails to, none of them keeps anything of a pipeline that will not be."""
+        try:
+            for producer, host in zip(self.producers, self.hosts, strict=True):
+                producer.attach(host)
+        except BaseException:
+            for host in self.hosts:
+                host.close()
+                host.release()
+            raise
 
     def update_rate(self, rate_limiting: RateLimiting, reset: bool) -> None:
         """Have another rate allowed, where one is."""
@@ -292,7 +306,7 @@ class Topology:
         threads = [post.thread for post in self.posts]
         alive = [thread.name for thread in threads if thread is not None and thread.is_alive()]
         for producer in self.producers:
-            alive += producer.alive()
+            alive += self.guard.call(producer, "alive", producer.alive, [])
         return alive
 
     def totals(self) -> tuple[int, int]:
