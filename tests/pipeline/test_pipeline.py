@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import pickle
 import threading
 import time
 
 import pytest
 
-from wsengine import ConfigurationError, EngineStopped, Message, Pipeline, Processors, Producer, all_running, telemetry
+from wsengine import (
+    ConfigurationError,
+    EngineStopped,
+    Message,
+    Pipeline,
+    Processors,
+    Producer,
+    RateLimiting,
+    all_running,
+    telemetry,
+)
 from wsengine.pipeline.plan import OPTIONS
 from wsengine.testing import DummyProducer, Feed, capture
 from wsengine.websocket.producer import WebSocketProducer
@@ -485,3 +496,177 @@ def test_a_coroutine_function_is_refused_as_a_handler():
 
     with pytest.raises(ConfigurationError, match="without async"):
         Async(WebSocketProducer("ws://127.0.0.1:9"))
+
+
+# ---- starts that fail, and what runs in them
+
+
+class Twice(DummyProducer):
+    """Fails in `attach` at the second start and no other."""
+
+    starts = 0
+
+    def attach(self, host):
+        self.starts += 1
+        super().attach(host)
+        if self.starts == 2:
+            raise OSError(errno.EMFILE, "too many open files")
+
+
+def test_a_restart_that_fails_leaves_a_pipeline_that_is_stopped_as_before(build, book):
+    """B-20: `stop` and `join` give the result of the life before, and the next start is like any other."""
+    producer = Twice()
+    pipeline = build(producers=producer)
+    pipeline.start().push_messages(book.message(1))
+    before = pipeline.stop()
+    with pytest.raises(OSError, match="too many open files"):
+        pipeline.start()
+    assert (pipeline.state, pipeline.name in all_running()) == ("stopped", False)
+    assert pipeline.join(5) is before
+    assert pipeline.stop() is before
+    with pytest.raises(EngineStopped, match="stopping and takes no more"):
+        producer.emit(book.message("into a life that was none"))
+    pipeline.start().push_messages(book.message(2))
+    assert pipeline.stop().successful == 1
+    book.assert_each_once([1, 2])
+
+
+def test_a_start_that_fails_before_there_is_a_pipeline_can_be_repeated(build, book):
+    class Once(Twice):
+        starts = 1
+
+    pipeline = build(producers=[DummyProducer(), Once()])
+    with pytest.raises(OSError, match="too many open files"):
+        pipeline.start()
+    assert pipeline.state == "new"
+    with pytest.raises(EngineStopped, match="has not been started"):
+        pipeline.stop()
+    pipeline.start().push_messages(book.message(1))
+    assert pipeline.stop().successful == 1
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_pipeline_whose_monitor_gets_no_thread_is_stopped(monkeypatch, build, book, restart, no_leaks):
+    pipeline = build(producers=DummyProducer(), shutdown_timeout=20.0)
+    if restart:
+        pipeline.start()
+        pipeline.stop()
+    real = threading.Thread.start
+
+    def start(thread):
+        if thread.name.endswith(":monitor"):
+            raise RuntimeError("can't start new thread")
+        real(thread)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", start)
+        with pytest.raises(RuntimeError, match="new thread"):
+            pipeline.start()
+    assert (pipeline.state, pipeline.name in all_running()) == ("stopped", False)
+    assert pipeline.stop().drained
+    assert not [one.name for one in threading.enumerate() if pipeline.name in one.name]
+    pipeline.start().push_messages(book.message(1))
+    assert pipeline.stop().successful == 1
+
+
+def test_what_the_event_of_the_start_raises_leaves_nothing_running(build, book):
+    """What passes through telemetry's own guard, such as KeyboardInterrupt: who leaves `with` by it finds all stopped."""
+    def interrupt(*event):
+        pipeline.push_messages(book.message("taken"))
+        raise KeyboardInterrupt
+
+    pipeline = build(shutdown_timeout=20.0)
+    telemetry.attach("test-init", telemetry.TOPOLOGY_INIT, interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt), pipeline:
+            raise AssertionError("the start had failed")
+    finally:
+        telemetry.detach("test-init")
+    assert (pipeline.state, pipeline.name in all_running()) == ("stopped", False)
+    book.assert_each_once(["taken"])
+    assert pipeline.stop().threads_alive == ()
+
+
+def test_a_handler_that_does_not_return_holds_up_no_start_that_fails(build, book, gate, eventually):
+    entered = threading.Event()
+
+    def interrupt(*event):
+        pipeline.push_messages(book.message("stuck"))
+        assert entered.wait(10)
+        raise KeyboardInterrupt
+
+    pipeline = build(lambda message: entered.set() or (gate.wait(30) and None), shutdown_timeout=30.0)
+    telemetry.attach("test-init", telemetry.TOPOLOGY_INIT, interrupt)
+    begun = time.monotonic()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            pipeline.start()
+    finally:
+        telemetry.detach("test-init")
+    assert time.monotonic() - begun < 10
+    assert (pipeline.state, book.failed) == ("stopped", ["stuck"])
+    gate.set()
+
+
+def test_a_producer_may_look_around_while_it_is_put_in_place(build, book):
+    """No lock is held meanwhile: others start and stop, and the name is taken."""
+    seen = []
+
+    class Curious(DummyProducer):
+        def attach(self, host):
+            super().attach(host)
+            seen.append(pipeline.state)
+            seen.append("curious" in all_running())
+            other = build(name="other").start()
+            seen.append(other.stop().drained)
+            for forbidden in (pipeline.start, build(name="curious").start, build(name="thief", producers=self).start):
+                with pytest.raises((EngineStopped, ConfigurationError)) as caught:
+                    forbidden()
+                seen.append(str(caught.value))
+
+    pipeline = build(producers=Curious(), name="curious")
+    pipeline.start()
+    assert seen[:3] == ["starting", True, True]
+    assert "is starting already" in seen[3]
+    assert "another pipeline of this name runs" in seen[4]
+    assert "make a producer for each pipeline" in seen[5]
+    pipeline.push_messages(book.message(1))
+    assert pipeline.stop().successful == 1
+
+
+def test_a_limit_that_is_changed_while_producers_are_put_in_place_holds(build):
+    class Changing(DummyProducer):
+        def attach(self, host):
+            super().attach(host)
+            pipeline.update_rate_limiting(allowed_messages=1000)
+
+    pipeline = build(producers=Changing(), rate_limiting=RateLimiting(1, 60))
+    pipeline.start().push_messages(Message(number) for number in range(500))
+    assert pipeline.stop(5).successful == 500
+
+
+@pytest.mark.parametrize("error", [None, OSError("gone")])
+def test_a_producer_that_ends_as_it_is_put_in_place_ends_the_pipeline(build, error):
+    class Over(DummyProducer):
+        def attach(self, host):
+            super().attach(host)
+            host.finished(self, error)
+
+    pipeline = build(producers=Over()).start()
+    assert pipeline.join(10).error is error
+
+
+def test_producers_need_not_be_hashable_nor_to_be_compared(build):
+    """They are looked up under a lock, where no code of theirs runs."""
+    class Odd(DummyProducer):
+        __hash__ = None
+
+        def __eq__(self, other):
+            raise AssertionError("asked under a lock")
+
+    odd = Odd()
+    first, second = build(producers=odd).start(), build(producers=odd)
+    with pytest.raises(ConfigurationError, match="make a producer for each pipeline"):
+        second.start()
+    odd.finish()
+    assert first.join(10).drained

@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING
 
 from wsengine import telemetry
-from wsengine.engine.threads import spawn
+from wsengine.engine.threads import spawn, unstarted
 from wsengine.logs import log
 
 if TYPE_CHECKING:
@@ -48,7 +48,20 @@ class Monitor:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        self._thread = spawn(f"wsengine:{self._topology.name}:monitor", self._run)
+        """Start its thread, unless that was done."""
+        if self._thread is not None:
+            return
+        self._thread = unstarted(f"wsengine:{self._topology.name}:monitor", self._run)
+        try:
+            self._thread.start()
+        except (RuntimeError, OSError, MemoryError):  # not what a signal's handler raises: then it runs
+            self._thread = None
+            raise
+
+    @property
+    def alive(self) -> bool:
+        """Whether its thread runs."""
+        return self._thread is not None and self._thread.is_alive()
 
     def request_stop(self) -> None:
         """Have a stop carried out in the monitor's thread; returns at once. Any thread, more than once."""

@@ -3,19 +3,22 @@
 Here are the public methods and the lifecycle. The parts themselves are elsewhere: what there is to be (plan), what there is
 (topology), what watches (monitor), how it ends (drain), what runs handlers (processor, batch_processor).
 
-    state      start()    stop requested, or all producers finished    stop is done
-    new        running    –                                            –
-    running    error      stopping                                     –
-    stopping   error      –                                            stopped
-    stopped    running    –                                            –
+    state      start()     parts are there    start failed    stop requested, or all producers finished    stop is done
+    new        starting    –                  –               –                                            –
+    starting   error       running            as before       –                                            –
+    running    error       –                  stopping        stopping                                     –
+    stopping   error       –                  –               –                                            stopped
+    stopped    starting    –                  –               –                                            –
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from wsengine import telemetry
@@ -61,7 +64,7 @@ os.register_at_fork(after_in_child=_forget_in_child)
 
 
 def all_running() -> list[str]:
-    """Names of the pipelines of this process that are running or stopping. Thread-safe."""
+    """Names of the pipelines of this process that are starting, running or stopping. Thread-safe."""
     with _registry:
         return sorted(_running)
 
@@ -137,9 +140,10 @@ class Pipeline:
         self.__stopped = threading.Event()
         self.__result: StopResult | None = None
         self.__stop_timeout: float | None = None
-        self.__unfinished: set[Producer] = set()
+        self.__unfinished: set[int] = set()  # ids of the producers that may bring more
         self.__error: BaseException | None = None
-        self.__life = object()  # one for each start
+        self.__life = object()  # one for each start; as all of these, under the registry's lock
+        self.__before = "new"  # the state that a start which fails returns to
         self.__changing = threading.Lock()  # over changes of the plan
 
     # ------------------------------------------------------------------------------------------------------ lifecycle
@@ -171,45 +175,91 @@ class Pipeline:
         check_fork(self.__pid)
         if exiting():
             raise EngineStopped("the interpreter is ending; nothing starts any more")
-        with _registry:
-            if self.__state in ("running", "stopping"):
-                raise EngineStopped(f"pipeline {self.__name!r} is {self.__state} already")
-            if self.__name in _running:
-                raise ConfigurationError("pipeline.name", self.__name, "another pipeline of this name runs; give another")
-            for producer in self._wsengine_producers:
-                for other in _running.values():
-                    if producer in other._wsengine_producers:
-                        raise ConfigurationError("pipeline.producers", producer, f"it works for pipeline {other.name!r}, "
-                                                 "which runs; make a producer for each pipeline")
-            self.__begin()
-            _running[self.__name] = self
-            self.__state = "running"
-        at_exit(self)
-        assert self._wsengine_topology is not None
-        assert self.__monitor is not None
+        life = object()
         try:
-            self._wsengine_topology.start()
+            self.__reserve(life)
+            topology = self.__begin(life)
+            topology.start()
+            assert self.__monitor is not None
+            self.__monitor.start()
+            self.__tell_start()
         except BaseException:
-            self.__carry_out_stop()
+            self.__give_up(life)
             raise
-        self.__monitor.start()
+        return self
+
+    def __reserve(self, life: object) -> None:
+        """Have the name and the producers for this start alone; what fails behind it gives them back."""
+        with _registry:
+            state, others = self.__state, {name: one for name, one in _running.items() if one is not self}
+            worked = [(producer, other) for producer in self._wsengine_producers for other in others.values()
+                      if any(producer is one for one in other._wsengine_producers)]
+            free = state in ("new", "stopped") and self.__name not in others and not worked
+            if free:
+                self.__life, self.__before = life, state
+                self.__unfinished = {id(producer) for producer in self._wsengine_producers}
+                self.__error = None
+                self.__state = "starting"
+                _running[self.__name] = self
+        if free:
+            return
+        if state not in ("new", "stopped"):
+            raise EngineStopped(f"pipeline {self.__name!r} is {state} already")
+        if self.__name in others:
+            raise ConfigurationError("pipeline.name", self.__name, "another pipeline of this name runs; give another")
+        producer, other = worked[0]
+        raise ConfigurationError("pipeline.producers", producer, f"it works for pipeline {other.name!r}, which runs; make a "
+                                 "producer for each pipeline")
+
+    def __begin(self, life: object) -> Topology:
+        """Put the parts together, in which a producer's own code runs; the pipeline runs when there are all of them."""
+        rate = self.__rate_limiting
+        topology = Topology(
+            self, dataclasses.replace(self.__plan, rate_limiting=rate), log_failure=FailureLog(self.__name),
+            finished=lambda producer, error: self.__producer_finished(life, producer, error))
+        monitor = Monitor(topology, partial(self.__carry_out_stop, life))
+        at_exit(self)
+        with _registry:
+            if rate is not None and self.__rate_limiting is not None and rate is not self.__rate_limiting:
+                topology.update_rate(self.__rate_limiting, True)  # it was changed meanwhile
+            self._wsengine_topology, self.__monitor = topology, monitor
+            self.__stopped.clear()
+            self.__result = None
+            self.__stop_timeout = None
+            self.__state = "running"
+            over = self.__error is not None or not self.__unfinished
+        if over:                                 # producers that had ended as they were attached
+            monitor.request_stop()
+        if exiting():                            # the hook may have come before there was anything to stop
+            raise EngineStopped("the interpreter is ending; nothing starts any more")
+        return topology
+
+    def __tell_start(self) -> None:
         if telemetry.listening(telemetry.TOPOLOGY_INIT):
             telemetry.execute(telemetry.TOPOLOGY_INIT,
                               {"system_time": time.time_ns(), "monotonic_time": time.monotonic_ns()},
                               {"topology_name": self.__name, "config": self.topology()})
-        return self
 
-    def __begin(self) -> None:
-        self.__stopped.clear()
-        self.__result = None
-        self.__stop_timeout = None
-        self.__error = None
-        self.__unfinished = set(self._wsengine_producers)
-        life = self.__life = object()
-        self._wsengine_topology = Topology(
-            self, dataclasses.replace(self.__plan, rate_limiting=self.__rate_limiting), log_failure=FailureLog(self.__name),
-            finished=lambda producer, error: self.__producer_finished(life, producer, error))
-        self.__monitor = Monitor(self._wsengine_topology, self.__carry_out_stop)
+    def __give_up(self, life: object) -> None:
+        """A start has failed: be as before it, or, where threads may run already, stopped, as after an exception in a
+        `with`. That is the monitor's to carry out, so that a signal's handler that raises here leaves nothing half done."""
+        with _registry:
+            if life is not self.__life:          # it never began
+                return
+            if self.__state == "starting":
+                self.__state = self.__before
+                _running.pop(self.__name, None)
+                return
+            monitor = self.__monitor
+            assert monitor is not None
+            self.__stop_timeout = 0.0
+        monitor.request_stop()
+        with contextlib.suppress(RuntimeError, OSError, MemoryError):  # no thread to be had
+            monitor.start()
+        while self.__life is life and not self.__stopped.wait(0.05):
+            if not monitor.alive:
+                self.__carry_out_stop(life)
+        monitor.join(1)
 
     def __producer_finished(self, life: object, producer: Producer, error: BaseException | None) -> None:
         """A producer brings nothing more: when all have ended, or one has failed for good, so does the pipeline. A thread
@@ -217,7 +267,7 @@ class Pipeline:
         with _registry:
             if life is not self.__life:
                 return
-            self.__unfinished.discard(producer)
+            self.__unfinished.discard(id(producer))
             if error is not None and self.__error is None:
                 self.__error = error
             if self.__unfinished and error is None:
@@ -251,18 +301,19 @@ class Pipeline:
             continue
         return self.__result
 
-    def __carry_out_stop(self) -> None:
-        """In the monitor's thread."""
+    def __carry_out_stop(self, life: object) -> None:
+        """In the monitor's thread, or in that of a start for which there is none; the first who comes."""
         assert self._wsengine_topology is not None
         assert self.__monitor is not None
         with _registry:
-            if self.__state != "running":
+            if life is not self.__life or self.__state != "running":
                 return
             self.__state = "stopping"
         timeout = self.__plan.shutdown_timeout if self.__stop_timeout is None else self.__stop_timeout
         try:
             self.__result = drain.stop(self._wsengine_topology, timeout, self.__error)
         finally:
+            self.__result = self.__result or drain.unfinished(self._wsengine_topology, self.__error)
             self.__monitor.end()
             with _registry:
                 self.__state = "stopped"
@@ -300,9 +351,7 @@ class Pipeline:
         """
         if threading.current_thread() is not threading.main_thread():
             self.start()
-            result = self.join()
-            assert result is not None
-            return result
+            return self.join() or drain.unfinished(self._wsengine_topology, self.__error)
         with signals_counted() as seen:
             self.start()
             acted = 0
@@ -333,7 +382,8 @@ class Pipeline:
 
     @property
     def state(self) -> str:
-        """"new", "running", "stopping" or "stopped"."""
+        """"new", "starting", "running", "stopping" or "stopped". "starting" only while producers are put in place: a start
+        that fails then leaves it as it was before."""
         return self.__state
 
     @property
