@@ -1,15 +1,16 @@
 """How the engine's threads are started, and how they end with the interpreter: named, signals blocked, joined.
 
 Every thread of the engine is a `threading.Thread` made here, so that it has a name that `top -H` and a debugger show,
-leaves signals to the main thread, and is stopped before the interpreter waits for it. What a thread does is not known
-here. Also here: what a fork does to engines, because that is a matter of threads as well.
+leaves signals to the main thread, and is stopped before the interpreter waits for it. It belongs to whoever had it made,
+because what is stopped from within one of its own threads cannot wait for that thread's end. What a thread does is not
+known here. Also here: what a fork does to engines, because that is a matter of threads as well.
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
-import re
 import signal
 import sys
 import threading
@@ -19,9 +20,9 @@ from typing import TYPE_CHECKING, Protocol
 from wsengine.errors import ForkedProcessError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-__all__ = ["Stoppable", "at_exit", "check_fork", "exiting", "spawn", "unstarted"]
+__all__ = ["Stoppable", "at_exit", "belonging_to", "check_fork", "exiting", "spawn", "unstarted", "within"]
 
 
 class Stoppable(Protocol):
@@ -31,7 +32,6 @@ class Stoppable(Protocol):
 
 
 _engines: weakref.WeakSet[Stoppable] = weakref.WeakSet()
-_spawned: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 _exiting = threading.Event()
 
 
@@ -44,26 +44,40 @@ def spawn(name: str, body: Callable[[], None]) -> threading.Thread:
 
 def unstarted(name: str, body: Callable[[], None]) -> threading.Thread:
     """The same, for `start` to be called: who has the thread before it runs keeps it whatever a signal's handler raises."""
+    owner = _here.owner
 
     def run() -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         _name_for_the_system(name)
+        _here.owner = owner
         body()
 
-    thread = threading.Thread(target=run, name=name, daemon=False)
-    _spawned.add(thread)
-    return thread
+    return threading.Thread(target=run, name=name, daemon=False)
 
 
-#: Threads for whose end a stop waits.
-_PARTS = re.compile(r"(processor|producer)_\d+(:|$)|batch(er|_processor)_|dispatcher$|monitor$|watch$")
+class _Here(threading.local):
+    """To whom the thread belongs that asks; None: to nobody."""
+
+    owner: object = None
 
 
-def within(pipeline: str) -> bool:
-    """Whether the caller runs in a thread of the pipeline of that name, for whose end a stop waits."""
-    caller = threading.current_thread()
-    part = caller.name.removeprefix(f"wsengine:{pipeline}:")  # one of its threads, not of a pipeline "name:more"
-    return caller in _spawned and _PARTS.match(part) is not None
+_here = _Here()
+
+
+@contextlib.contextmanager
+def belonging_to(owner: object) -> Iterator[None]:
+    """Have the threads that are made in the block belong to `owner`, and so those that they make. Whoever is in the block
+    counts as one of them: what is being started does not end before it has been."""
+    before, _here.owner = _here.owner, owner
+    try:
+        yield
+    finally:
+        _here.owner = before
+
+
+def within(owner: object) -> bool:
+    """Whether the caller runs in a thread that belongs to `owner`, for whose end a stop waits."""
+    return _here.owner is owner
 
 
 def _name_for_the_system(name: str) -> None:

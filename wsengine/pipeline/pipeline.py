@@ -22,7 +22,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from wsengine import telemetry
-from wsengine.engine.threads import at_exit, check_fork, exiting, within
+from wsengine.engine.threads import at_exit, belonging_to, check_fork, exiting, within
 from wsengine.errors import ConfigurationError, EngineStopped
 from wsengine.options import boolean, choice, function, seconds, whole
 from wsengine.pipeline import drain
@@ -179,9 +179,10 @@ class Pipeline:
         try:
             self.__reserve(life)
             topology = self.__begin(life)
-            topology.start()
             assert self.__monitor is not None
-            self.__monitor.start()
+            with belonging_to(topology.mark):
+                topology.start()
+                self.__monitor.start()
             self.__tell_start()
         except BaseException:
             self.__give_up(life)
@@ -250,11 +251,12 @@ class Pipeline:
                 self.__state = self.__before
                 _running.pop(self.__name, None)
                 return
-            monitor = self.__monitor
+            topology, monitor = self._wsengine_topology, self.__monitor
+            assert topology is not None
             assert monitor is not None
             self.__stop_timeout = 0.0
         monitor.request_stop()
-        with contextlib.suppress(RuntimeError, OSError, MemoryError):  # no thread to be had
+        with contextlib.suppress(RuntimeError, OSError, MemoryError), belonging_to(topology.mark):  # no thread to be had
             monitor.start()
         while self.__life is life and not self.__stopped.wait(0.05):
             if not monitor.alive:
@@ -295,7 +297,7 @@ class Pipeline:
         if self._wsengine_topology is None or self.__monitor is None:
             raise EngineStopped(f"pipeline {self.__name!r} has not been started")
         self.request_stop(timeout)
-        if within(self.__name):
+        if within(self._wsengine_topology.mark):
             return None
         while not self.__stopped.wait(0.1):
             continue

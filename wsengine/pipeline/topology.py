@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from wsengine import telemetry
 from wsengine.engine.ring import Account, Parker
+from wsengine.engine.threads import belonging_to
 from wsengine.logs import log
 from wsengine.pipeline.batch_processor import BatchProcessor
 from wsengine.pipeline.batcher import BatcherStage
@@ -73,6 +74,7 @@ class Topology:
                  finished: Callable[[Producer, BaseException | None], None]) -> None:
         processors, name = plan.processors, plan.name
         self.name = name
+        self.mark = object()  # whose its threads are; it keeps nothing alive
         self.plan = plan
         self.swept = (0, 0)  # successful, failed: acknowledged by a stop in the place of processors; the stop
         self.replacing = threading.Lock()  # over the replacement of a thread, and the next
@@ -163,7 +165,7 @@ class Topology:
             self._wanted = concurrency
             self.partitions.partitioner.change_wanted()
             return
-        with self._resizing:
+        with self._resizing, belonging_to(self.mark):
             self.crew.set_concurrency(concurrency)
             for batching in self.batching:
                 batching.stage.set_bound(self.plan.batchers[batching.stage.key].bound(concurrency))
