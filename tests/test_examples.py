@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import re
+import signal
 import sqlite3
 import subprocess
 import sys
+import termios
+import time
 from pathlib import Path
 
 import pytest
 
 from tests.postgres import postgres
+from tests.waiting import until
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "examples"
@@ -155,3 +160,29 @@ def test_a_line_that_is_not_text_fails_alone():
     done = run("line_producer.py", stdin="a b\nc\n\0\nd e f")
     assert done.stdout == "3 lines, 6 words\nnot text: line 3\n"
     assert "ValueError: this is not text" in done.stderr
+
+
+def unread(pipe):
+    """Bytes that wait in a pipe."""
+    return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_drains_lines_that_come_from_a_silent_input(number):
+    """The pipe stays open: who ends the program by a signal does not have to end its input as well."""
+    command = [sys.executable, "-W", "error", EXAMPLES / "line_producer.py"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          env=environment) as child:
+        try:
+            child.stdin.write(b"a b\nc d e\nnot a whole line")
+            child.stdin.flush()
+            until(lambda: unread(child.stdin) == 0)
+            sent = time.monotonic()
+            child.send_signal(number)
+            assert child.wait(20) == 0
+            assert time.monotonic() - sent < 5
+            assert re.fullmatch(rb"[0-2] lines, [025] words\n", child.stdout.read())  # those that came before it
+            assert child.stderr.read() == b""
+        finally:
+            child.kill()

@@ -9,7 +9,11 @@ import time
 
 import pytest
 
+from tests.threads import Threads
+from tests.waiting import until
 from wsengine import ConfigurationError, EngineStopped, Message, Processors, Producer
+from wsengine.pipeline import source
+from wsengine.testing import DummyProducer
 
 
 class Counting(Producer):
@@ -389,3 +393,121 @@ def test_wait_demand_is_ended_by_a_stop(launch, gate):
     gate.set()
     assert pipeline.join(5).drained
     assert answers == [0]
+
+
+# ---- a producer whose thread does not end
+
+
+def test_a_producer_that_reads_on_holds_up_no_stop_once_all_is_handled(build, book, gate):
+    """The deadline is for messages: what `run` waits for without looking is named, and the stop goes on."""
+    class Reading(Producer):
+        def run(self, inbox):
+            inbox.push(book.messages(range(10)))
+            gate.wait(60)
+
+    pipeline = build(producers=Reading(), shutdown_timeout=50.0).start()
+    book.wait(10)
+    result = pipeline.stop()
+    assert (result.drained, result.successful) == (True, 10)
+    assert result.threads_alive == (f"wsengine:{pipeline.name}:producer_0",)
+    assert result.seconds < 15
+    gate.set()
+
+
+def test_a_producer_may_take_a_moment_to_end(build, book, gate):
+    class Slow(Producer):
+        def run(self, inbox):
+            gate.wait(20)
+            time.sleep(0.3)
+
+        def drain(self):
+            super().drain()
+            gate.set()
+
+    assert build(producers=Slow()).start().stop().threads_alive == ()
+
+
+# ---- wrong arguments, and long time-outs
+
+
+@pytest.mark.parametrize("wrong", [5, None, 1.5])
+def test_what_is_no_message_and_not_several_is_refused_with_its_remedy(launch, book, wrong):
+    class Source(Producer):
+        def run(self, inbox):
+            with pytest.raises(ConfigurationError) as caught:
+                inbox.push(wrong)
+            refused.append(caught.value)
+
+    refused = []
+    pipeline = launch(producers=[Source(), DummyProducer()])
+    with pytest.raises(ConfigurationError) as caught:
+        pipeline.push_messages(wrong)
+    with pytest.raises(ConfigurationError) as batch:
+        pipeline.test_batch(wrong)
+    assert (batch.value.path, batch.value.value) == ("test_batch.data", wrong)
+    assert "list" in batch.value.remedy
+    pipeline.stop()
+    for one in (caught.value, *refused):
+        assert (one.path, one.value) == ("push.messages", wrong)
+        assert "give a Message" in one.remedy
+    assert len(refused) == 1
+
+
+def test_what_the_messages_themselves_raise_as_they_are_made_passes_through(launch):
+    def broken():
+        yield Message(1)
+        raise TypeError("in the generator")
+
+    pipeline = launch()
+    for call in (pipeline.push_messages, pipeline.test_batch):
+        with pytest.raises(TypeError, match="in the generator"):
+            call(broken())
+
+
+@pytest.mark.parametrize("wrong", ["x", float("nan"), True, [1]])
+def test_a_time_out_that_is_no_number_is_refused_wherever_it_is_given(launch, book, wrong):
+    class Source(DummyProducer):
+        def wait(self):
+            self._inbox.wait_demand(wrong)
+
+    producer, message = Source(), book.message(1)
+    pipeline = launch(producers=producer)
+    for call, path in ((lambda: producer.emit(message, wrong), "push.timeout"), (producer.wait, "wait_demand.timeout"),
+                       (lambda: pipeline.push_messages(message, wrong), "push_messages.timeout"),
+                       (lambda: pipeline.stop(wrong), "stop.timeout"),
+                       (lambda: pipeline.request_stop(wrong), "stop.timeout"),
+                       (lambda: pipeline.join(wrong), "join.timeout")):
+        with pytest.raises(ConfigurationError) as caught:
+            call()
+        assert (caught.value.path, caught.value.value is wrong) == (path, True)
+    assert pipeline.state == "running"
+    assert producer.emit(message, -1) == 1
+    pipeline.stop()
+    with pytest.raises(ConfigurationError, match=r"stop\.timeout"):
+        pipeline.stop(wrong)
+    with pytest.raises(ConfigurationError, match=r"stop\.timeout"):
+        pipeline.request_stop(wrong)
+    book.assert_each_once([1])
+
+
+def test_a_time_out_may_be_longer_than_the_system_waits_at_once(launch, book, gate):
+    """poll() takes 24.8 days at the most."""
+    pipeline = launch(lambda message: gate.wait(20) and None, max_queue=2, processors=Processors(max_demand=1))
+    taken = []
+    with Threads() as threads:
+        threads.start(lambda: taken.append(pipeline.push_messages(book.messages(range(20)), timeout=30 * 86400)))
+        until(lambda: pipeline.stats().held_messages == 2)
+        assert not taken
+        gate.set()
+    assert taken == [20]
+    pipeline.stop()
+    book.assert_each_once(range(20))
+
+
+def test_a_long_wait_for_room_looks_again(monkeypatch, launch, book, gate):
+    """The same with the longest wait made short, so that it has to be repeated."""
+    monkeypatch.setattr(source, "LONGEST", 0.001)
+    pipeline = launch(lambda message: gate.wait(20) and None, max_queue=2, processors=Processors(max_demand=1))
+    assert pipeline.push_messages(book.messages(range(20)), timeout=0.1) == 2
+    gate.set()
+    assert pipeline.push_messages(book.messages(range(20, 40)), timeout=20) == 20

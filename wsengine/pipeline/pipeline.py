@@ -279,8 +279,9 @@ class Pipeline:
     def request_stop(self, timeout: float | None = None) -> None:
         """Begin to stop and return at once; `join` waits for it. Legal everywhere, also in a handler."""
         check_fork(self.__pid)
+        limit = seconds("stop.timeout", timeout, zero=True)
         if self.__monitor is not None and self.__state == "running":
-            self.__stop_timeout = seconds("stop.timeout", timeout, zero=True)
+            self.__stop_timeout = limit
             self.__monitor.request_stop()
 
     def stop(self, timeout: float | None = None) -> StopResult | None:
@@ -294,6 +295,7 @@ class Pipeline:
             stop, because a handler cannot wait for its own end.
         """
         check_fork(self.__pid)
+        seconds("stop.timeout", timeout, zero=True)
         if self._wsengine_topology is None or self.__monitor is None:
             raise EngineStopped(f"pipeline {self.__name!r} has not been started")
         self.request_stop(timeout)
@@ -414,7 +416,8 @@ class Pipeline:
             How many were put in: fewer than given only after the time-out.
 
         Raises:
-            EngineStopped: the pipeline does not run. ConfigurationError: something that is not a Message.
+            EngineStopped: the pipeline does not run. ConfigurationError: something that is not a Message, or a wrong
+                time-out.
         """
         check_fork(self.__pid)
         if self._wsengine_topology is None or self.__state != "running":
@@ -445,7 +448,12 @@ class Pipeline:
                    acknowledger: AcknowledgerFunction | None = None) -> Delivery:
         """Put several messages in and see what becomes of them. Batchers treat them as any others, unless `batch_mode` is
         "flush". Arguments, errors and the rest as of `test_message`. Source: Broadway.test_batch/3."""
-        return self.__deliver(list(data), batch_mode, metadata, acknowledger)
+        try:
+            several = iter(data)
+        except TypeError as error:
+            raise ConfigurationError("test_batch.data", data, "give the data of the messages one after the other, such as "
+                                     "in a list; of one, use test_message") from error
+        return self.__deliver(list(several), batch_mode, metadata, acknowledger)
 
     def __deliver(self, data: list[object], mode: str, metadata: dict[str, Any] | None,
                   acknowledger: AcknowledgerFunction | None) -> Delivery:

@@ -18,15 +18,28 @@ from wsengine.engine.ring import Door
 from wsengine.engine.threads import spawn
 from wsengine.errors import ConfigurationError, EngineError, EngineStopped
 from wsengine.message import Message, admit, give_back
+from wsengine.options import patience
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from wsengine.pipeline.crew import Crew
     from wsengine.pipeline.dispatcher import Dispatcher
     from wsengine.pipeline.sources import Sources
 
 __all__ = ["Host", "Inbox", "Producer"]
+
+#: Seconds between looks for room at the most: poll() takes no more than 2**31 milliseconds.
+LONGEST = 3600.0
+#: Seconds that the thread of a producer gets to end, once all that it brought has been handled.
+GRACE = 2.0
+
+
+def _several(messages: Iterable[Message]) -> Iterator[Message]:
+    try:
+        return iter(messages)
+    except TypeError as error:
+        raise ConfigurationError("push.messages", messages, "give a Message, or several of them, such as a list") from error
 
 
 class Inbox:
@@ -74,10 +87,11 @@ class Inbox:
 
         Raises:
             EngineStopped: the pipeline is stopping. Attribute-free; what was put in before is still handled.
-            ConfigurationError: something that is not a Message, or one that is in a pipeline or has been; nothing is put
-                in then.
+            ConfigurationError: something that is not a Message, or one that is in a pipeline or has been, or a time-out
+                that is no number; nothing is put in then.
         """
-        given = [messages] if isinstance(messages, Message) else list(messages)
+        given = [messages] if isinstance(messages, Message) else list(_several(messages))
+        timeout = patience("push.timeout", timeout)
         for one in given:
             if not isinstance(one, Message):
                 raise ConfigurationError("push.messages", one, "give Message objects")
@@ -134,7 +148,7 @@ class Inbox:
                 return False
             poll = select.poll()
             poll.register(self._door, select.POLLIN)
-            poll.poll(None if left is None else left * 1000)
+            poll.poll(None if left is None else min(left, LONGEST) * 1000)
             self._door.answer()
 
     def ack_now(self, message: Message) -> None:
@@ -143,10 +157,11 @@ class Inbox:
 
     def wait_demand(self, timeout: float | None = None) -> int:
         """Wait until processors ask for messages; how many, 0 after the time-out or when the pipeline stops."""
+        limit = patience("wait_demand.timeout", timeout)
         self._ask(1)
         try:
             with self._asked:
-                self._asked.wait_for(lambda: self._closed or self.demand > 0, timeout)
+                self._asked.wait_for(lambda: self._closed or self.demand > 0, limit)
         finally:
             self._ask(-1)
         return 0 if self._closed else self.demand
@@ -232,7 +247,7 @@ class Producer(ABC):
                 self.file = file
 
             def run(self, inbox):
-                for line in self.file:
+                for line in self.file:             # a file on disk; reads that may block: see `run`
                     inbox.push(Message(line))      # blocks while the pipeline is full
 
     `inbox.push` raises EngineStopped once the pipeline stops; letting it through `run` is the proper end. When `run` of
@@ -248,6 +263,12 @@ class Producer(ABC):
         """Bring messages until there are none, or until the inbox is closed. Runs in a thread of its own.
 
         What it raises, EngineStopped excepted, ends the pipeline: it is drained, and `StopResult.error` says why.
+
+        A stop cannot interrupt a read that blocks, and the process does not end while this has not returned. So have such
+        reads end when `drain` is called: look at `inbox.closed` every now and then, between reads with a time-out, or have
+        your `drain` call `super().drain()` and then wake the reader, by a pipe, an event or a sentinel. A stop waits for
+        the return for two seconds after the last message was handled, and then goes on; `StopResult.threads_alive` names
+        the thread.
         """
 
     def attach(self, host: Host) -> None:
@@ -284,9 +305,10 @@ class Producer(ABC):
         return True
 
     def stop(self, deadline: float) -> None:
-        """End, by the monotonic time `deadline` at the latest; everything has been handled."""
+        """End, by the monotonic time `deadline` at the latest. Everything has been handled, so whatever `run` still waits
+        for is not worth the rest of a long deadline."""
         if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join(max(deadline - time.monotonic(), 0))
+            self._thread.join(min(max(deadline - time.monotonic(), 0), GRACE))
 
     def alive(self) -> list[str]:
         """Names of the threads that are still there."""

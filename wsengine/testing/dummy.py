@@ -45,7 +45,7 @@ class DummyProducer(Producer):
 
         Raises:
             EngineStopped: the pipeline has not been started, or is stopping, or `finish` was called.
-            ConfigurationError: something that is not a Message.
+            ConfigurationError: something that is not a Message, or a time-out that is no number.
         """
         if self._thread is None:
             raise EngineStopped("the pipeline of this DummyProducer has not been started; start it first")
