@@ -18,7 +18,7 @@ from wsengine.engine.overflow cimport OVERFLOW_BLOCK, OVERFLOW_DROP_OLDEST, OVER
 from wsengine.engine.ring cimport Account, CAccount, Ring, monotonic_ns
 from wsengine.message cimport Message
 from wsengine.pipeline.callbacks cimport call_handle_failed
-from wsengine.pipeline.chunk cimport Chunk
+from wsengine.pipeline.chunk cimport Chunk, acknowledge
 from wsengine.pipeline.crew cimport Crew
 from wsengine.pipeline.emission cimport emit
 from wsengine.pipeline.materialiser cimport CHUNK, Materialiser
@@ -394,7 +394,11 @@ cdef class Partitioner:
             if not self.is_over():               # else whoever stops the pipeline may have looked already
                 call_handle_failed(self.crew, chunk, [0])
         finally:
-            self.failed += chunk.take_over(None)[1]
+            messages = chunk.close()
+            if messages is not None:
+                self.failed += 1                 # before whoever is told of it can ask
+                acknowledge([one for one in messages if (<Message>one).holder is chunk])
+                chunk.account.c.release(chunk.left, chunk.size)
             with self.lock:
                 self.refusing = None
 
