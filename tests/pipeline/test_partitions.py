@@ -634,6 +634,7 @@ def test_a_deadline_fails_what_waits_in_partitions_once(launch, book, gate, stuc
 
 def test_a_deadline_fails_what_a_connection_has_brought(launch, gate):
     counts, failed = Counter(), itertools.count()
+    slow = JSONField("sym").key(trade("k3", 0)[1]) % 3
 
     def transform(data, metadata):
         return Message(data, metadata=metadata)
@@ -642,7 +643,7 @@ def test_a_deadline_fails_what_a_connection_has_brought(launch, gate):
         pipeline = launch(held_key("k3", gate, counts), producers=WebSocketProducer(feed.url, transformer=transform),
                           processors=Processors(concurrency=3), partition_by=JSONField("sym"), max_queue=256,
                           handle_failed=lambda messages: [next(failed) for _ in messages] and None)
-        until(lambda: any(one.stalls for one in pipeline.stats().partitions))
+        until(lambda: pipeline.stats().partitions[slow].stalls)
         result = pipeline.stop(0.3)
     assert not result.drained
     assert result.left == result.failed > 0
