@@ -287,8 +287,8 @@ cdef class Message:
     def ack_immediately(self) -> None:
         """Acknowledge now, by the present status; the pipeline will not do it again.
 
-        Nothing happens if it has been acknowledged already. In a pipeline, errors of the acknowledger are logged; what becomes
-        of the message afterwards changes neither what it counts as nor has it handled again.
+        Nothing happens if it has been acknowledged already. In a pipeline, errors of the acknowledger are logged; what
+        becomes of the message afterwards changes neither what it counts as nor has it handled again.
         """
         if self.acked:
             return

@@ -1,6 +1,8 @@
 """Acknowledgers that come with the package.
 
-An acknowledger is any object with `ack(ack_ref, successful, failed)`. When it is called, and with what, chunk decides.
+An acknowledger is any object with `ack(ack_ref, successful, failed)`. When it is called, and with what, chunk decides. It
+may be called by several threads at once, and should return soon: the processor waits for it, and so may a stop
+(docs/pipeline.md).
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from wsengine.message cimport Message
 from wsengine.pipeline.batch cimport Batch
 from wsengine.pipeline.batcher cimport BatcherStage
 from wsengine.pipeline.callbacks cimport call_batch, call_handle_failed, wall_ns
-from wsengine.pipeline.chunk cimport acknowledge, failures, lost
+from wsengine.pipeline.chunk cimport failures, lost
 from wsengine.pipeline.lane cimport Lane
 from wsengine.pipeline.latency cimport Latency, note_latency
 from wsengine.pipeline.listeners cimport current, listeners_of
@@ -126,7 +126,7 @@ cdef class BatchProcessor:
         self.batches += 1
         try:
             if acknowledgers:
-                acknowledge([one for one in messages if (<Message>one).holder is batch])
+                batch.acknowledge([one for one in messages if (<Message>one).holder is batch])
         finally:                                 # whatever came of it, nobody will do it again
             note_latency(self.latency, messages)
             self.let_go()
@@ -149,7 +149,7 @@ cdef class BatchProcessor:
     def take_over(self, reason) -> tuple:
         """Acknowledge what this processor has in hand, because it is dead or stuck; see Chunk.take_over."""
         batch = self.batch
-        return (0, 0, 0) if batch is None else batch.take_over(reason)
+        return (0, 0, 0) if batch is None else batch.take_over(reason, self.thread_name)
 
     def retire(self) -> None:
         """The thread is dead and its batch taken over."""

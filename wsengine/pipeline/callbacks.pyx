@@ -486,8 +486,8 @@ cdef take_result(Chunk chunk, str callback, Py_ssize_t at, Message message, obje
 
 cdef call_handle_failed(Crew crew, Chunk chunk, list places):
     """Let `handle_failed` see those at these places of the chunk before they are acknowledged. It may change their
-    data and acknowledgement or put others in place, and cannot make them succeed (reference §6.2). It does not see those that
-    have been acknowledged already."""
+    data and acknowledgement or put others in place, and cannot make them succeed (reference §6.2). It does not see those
+    that have been acknowledged already."""
     cdef Message message
     cdef list messages = chunk.messages, failed
     if crew.on_failed is None:

@@ -7,7 +7,8 @@
 #     state      its thread is done      taken over
 #     WAITING    OPEN (begins it)        TAKEN          a batch that no batch processor has begun
 #     OPEN       SETTLED                 TAKEN
-#     SETTLED    -                       -              acknowledged, or handed on to a batcher
+#     SETTLED    -                       -              acknowledged, or handed on to a batcher. Groups that are `untold`,
+#                                                       because the acknowledger of another is stuck, can be taken over
 #     TAKEN      -                       -              somebody else has acknowledged it
 cimport cython
 from libc.stdint cimport uint64_t
@@ -32,7 +33,12 @@ cdef class Chunk:
     cdef Py_ssize_t left             # messages not acknowledged yet; under lock
     cdef uint64_t size               # bytes charged for those; under lock
     cdef Py_ssize_t progress         # handlers are done with so many; its thread
+    cdef list untold                 # groups whose acknowledgers are to be called yet, the next last; or None; under lock
+    cdef Py_ssize_t telling          # of whose acknowledger its thread calls now: id(); under lock
     cdef Account account             # constant, as the next
     cdef bint hands_on               # what succeeds goes to a batcher
     cdef list close(self)
+    cdef acknowledge(self, list messages)
+    cdef tuple next_untold(self)
+    cdef list take_untold(self)
     cdef bint still_ours(self)

@@ -15,7 +15,7 @@ from wsengine.message cimport Message
 from wsengine.pipeline.batcher cimport give_batchers
 from wsengine.pipeline.callbacks cimport (call_chunk, call_each, call_handle_failed, call_watched, judge_batchers, prepare,
                                           transform, wall_ns)
-from wsengine.pipeline.chunk cimport Chunk, acknowledge, failures, lost
+from wsengine.pipeline.chunk cimport Chunk, failures, lost
 from wsengine.pipeline.crew cimport Crew
 from wsengine.pipeline.latency cimport Latency, note_latency
 from wsengine.pipeline.listeners cimport Listeners, current, listeners_of
@@ -130,7 +130,7 @@ cdef class Processor:
     def take_over(self, reason) -> tuple:
         """Acknowledge what this processor has in hand, because it is dead or stuck; see Chunk.take_over."""
         chunk = self.chunk
-        return (0, 0, 0) if chunk is None else chunk.take_over(reason)
+        return (0, 0, 0) if chunk is None else chunk.take_over(reason, self.thread_name)
 
     def retire(self) -> None:
         """The thread of this processor is dead and its chunk taken over: it no longer counts as busy."""
@@ -383,7 +383,7 @@ cdef class Processor:
         self.successful += len(messages) - failed
         try:
             if acknowledgers:
-                acknowledge([m for m in messages if (<Message>m).holder is chunk])
+                chunk.acknowledge([m for m in messages if (<Message>m).holder is chunk])
         finally:                                 # whatever came of it, nobody will do it again
             note_latency(self.latency, messages)
             if self.watched:
@@ -438,7 +438,7 @@ cdef class Processor:
         cdef list ours = [m for m in messages if (<Message>m).holder is chunk]
         cdef uint64_t size = 0
         try:
-            acknowledge(ours)
+            chunk.acknowledge(ours)
         finally:
             note_latency(self.latency, messages)
             for message in ours:
