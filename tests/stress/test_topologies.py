@@ -19,10 +19,12 @@ from collections import Counter
 
 import pytest
 
+from tests.threads import Threads
 from tests.waiting import until
 from wsengine import (
     Backoff,
     Batcher,
+    EngineStopped,
     JSONField,
     Message,
     Pipeline,
@@ -310,26 +312,84 @@ def test_random_pipelines_under_random_handling(seed, part, monkeypatch, caplog)
     print(f"{RUNS // 4} runs, {messages} messages, seeds from {seed * 1000 + part * 100_000}")
 
 
-class Fed(Pipeline):
-    """Keeps which messages of each key came in which order to the end."""
+class FedPlan:
+    """What one run with a feed is, drawn from its seed."""
 
-    def __init__(self, rng, url):
-        self.lock, self.order = threading.Lock(), {}
+    def __init__(self, seed):
+        self.seed = seed
+        rng = self.rng = random.Random(seed)
+        self.count = 5000
+        self.feed_rate = rng.choice([None, 20_000])
+        self.fault_rate = rng.choice([0, 0.01, 0.2])
+        self.death_rate = rng.choice([0, 0, 0.02])
+        self.partition_by = rng.choice([JSONField("sym"), JSONField("sym"), lambda message: json.loads(message.data)["sym"]])
+        self.batchers = {"default": Batcher(rng.choice([1, 3]), rng.choice([1, 16]), 0.01)} if rng.random() < 0.5 else None
+        self.concurrency, self.max_demand = rng.choice([1, 2, 5]), rng.choice([1, 10, 100])
+        self.max_queue = rng.choice([32, 512, 65536])
+        self.cuts = rng.randrange(4)
+        self.patient = rng.random() < 0.5
+
+    def __repr__(self):
+        return (f"seed={self.seed} rate={self.feed_rate} faults={self.fault_rate} deaths={self.death_rate} "
+                f"partition_by={self.partition_by} batchers={self.batchers is not None} processors={self.concurrency}x"
+                f"{self.max_demand} max_queue={self.max_queue} cuts={self.cuts} patient={self.patient}")
+
+
+class Fed(Pipeline):
+    """Messages of a feed and others, which are pushed; both are acknowledged by ledgers. Callbacks fail as the plan says. It
+    keeps which messages of each key came in which order to the end of the callbacks."""
+
+    def __init__(self, plan, url):
+        self.plan, self.faults, self.lock = plan, random.Random(plan.seed + 1), threading.Lock()
+        self.ledgers = [Ledger(rude=False), Ledger(rude=plan.fault_rate > 0)]
+        self.order, self.made, self.spoiled = {}, [], []
         self.handle_message = self.one
-        by = rng.choice([JSONField("sym"), JSONField("sym"), lambda message: json.loads(message.data)["sym"]])
-        batchers = {"default": Batcher(rng.choice([1, 3]), rng.choice([1, 16]), 0.01)} if rng.random() < 0.5 else None
-        if batchers:
+        if plan.batchers:
             self.handle_batch = self.batch
-        super().__init__(WebSocketProducer(url, retry=Backoff(0.001, maximum=0.001)), partition_by=by, batchers=batchers,
-                         processors=Processors(concurrency=rng.choice([1, 2, 5]), max_demand=rng.choice([1, 10, 100])),
-                         max_queue=rng.choice([32, 512, 65536]), name="fed")
+        self.feed = WebSocketProducer(url, retry=Backoff(0.001, maximum=0.001), transformer=self.transform)
+        super().__init__([self.feed, DummyProducer()], partition_by=plan.partition_by, batchers=plan.batchers,
+                         processors=Processors(concurrency=plan.concurrency, max_demand=plan.max_demand),
+                         max_queue=plan.max_queue, name=f"fed-{plan.seed}", shutdown_timeout=60)
+
+    def message(self, data):
+        number = json.loads(data)["seq"]
+        return Message(data, metadata={"number": number}, acknowledger=(self.ledgers[number % 2], number % 3, None))
+
+    def transform(self, data, metadata):
+        made = self.message(data)
+        try:
+            self.perhaps_fail("a transformer")
+        except Fault:
+            with self.lock:
+                self.spoiled.append(made.metadata["number"])
+            raise
+        with self.lock:
+            self.made.append(made.metadata["number"])
+        return made
+
+    def perhaps_fail(self, what):
+        with self.lock:
+            fails = self.faults.random() < self.plan.fault_rate
+        if fails:
+            raise Fault(what)
+
+    def prepare_messages(self, messages):
+        if self.faults.random() < self.plan.fault_rate / 10:
+            raise Fault("prepare_messages")
+
+    def handle_failed(self, messages):
+        self.perhaps_fail("handle_failed")
 
     def one(self, message):
-        if self.handle_batch is None:
+        if not self.plan.batchers:
             self.keep([message])
+        if message.metadata["number"] % 97 == 5:
+            message.ack_immediately()
+        self.perhaps_fail("a handler")
 
     def batch(self, messages, info):
         self.keep(messages)
+        self.perhaps_fail("handle_batch")
 
     def keep(self, messages):
         with self.lock:
@@ -338,29 +398,92 @@ class Fed(Pipeline):
                 self.order.setdefault(found["sym"], []).append(found["seq"])
 
 
+#: The first number of what is pushed; what the feed sends counts from 0.
+PUSHED = 1_000_000
+
+
+def push_beside(pipeline, accepted, over):
+    """Push messages of keys of their own until it is over, or the pipeline takes no more."""
+    for number in itertools.count(PUSHED):
+        if over.is_set():
+            return
+        data = json.dumps({"sym": f"pushed-{number % 3}", "seq": number}).encode()
+        try:
+            if not pipeline.push_messages(pipeline.message(data), timeout=60):
+                return
+        except EngineStopped:
+            return
+        accepted.append(number)
+        if number % 100 == 0:
+            over.wait(0.001)                     # the feed is to have its share
+
+
+def drive_fed(plan, feed):
+    """One run; returns the pipeline, its result, and the numbers of what was pushed and accepted."""
+    rng, accepted, over = random.Random(plan.seed + 3), [], threading.Event()
+    with Threads() as threads, Fed(plan, feed.url) as pipeline:
+        threads.start(push_beside, pipeline, accepted, over)
+        for cut in range(plan.cuts):
+            feed.wait(lambda log, cut=cut: len(log.connections) > cut)
+            time.sleep(rng_pause(rng) * 10)
+            feed.cut(60)
+            pipeline.resize(rng.choice([1, 2, 3, 8]))
+            pipeline.pause()
+            time.sleep(rng_pause(rng))
+            pipeline.resume()
+        if plan.patient:
+            until(lambda: len(pipeline.made) + len(pipeline.spoiled) == plan.count, 60)
+        else:                                    # in the midst of it, and of another cut
+            threads.start(cut_once, feed)
+        over.set()
+        result = pipeline.stop(None if plan.patient else 0)
+    return pipeline, result, accepted
+
+
+def cut_once(feed):
+    with contextlib.suppress(TimeoutError):      # the client may be gone already
+        feed.cut(5)
+
+
+def check_fed(plan, pipeline, result, accepted):
+    seen = pipeline.ledgers[0].seen + pipeline.ledgers[1].seen
+    twice = [number for number, times in seen.items() if times > 1]
+    assert not twice, f"{plan}: acknowledged more than once: {twice[:10]}"
+    missing = set(accepted) - set(seen)
+    assert not missing, f"{plan}: accepted and never acknowledged: {sorted(missing)[:10]}"
+    handled = list(itertools.chain(*pipeline.order.values()))
+    assert len(handled) == len(set(handled)), plan
+    assert set(handled) <= set(seen), plan
+    assert set(seen) <= {*accepted, *pipeline.made}, plan
+    assert all(numbers == sorted(numbers) for numbers in pipeline.order.values()), plan
+    taken = pipeline.feed.connections[0].counts()["messages"]
+    assert result.successful + result.failed == taken + len(accepted), plan
+    assert result.threads_alive == (), plan
+    stats = pipeline.stats()
+    assert (stats.held_messages, stats.depth) == (0, 0), plan
+    late = set(pipeline.made) - set(seen)         # made while the stop acknowledged what they were made of
+    assert len(late) <= (0 if plan.patient else 8 * plan.max_demand), f"{plan}: never acknowledged: {sorted(late)[:10]}"
+    if plan.patient:
+        assert result.drained, plan
+        assert sorted(pipeline.made + pipeline.spoiled) == list(range(plan.count)), plan
+        assert seen == Counter([*accepted, *pipeline.made]), plan
+    if plan.patient and not (plan.fault_rate or plan.death_rate):
+        assert (result.failed, len(handled)) == (0, plan.count + len(accepted)), plan
+
+
 @pytest.mark.timeout(60 + RUNS)
-def test_partitions_of_feeds_that_are_cut_keep_each_key_in_order(seed):
-    """A connection comes back where it was; partitions are resized and paused meanwhile."""
+def test_feeds_that_are_cut_lose_nothing_and_keep_each_key_in_order(seed, monkeypatch, caplog):
+    """A connection comes back where it was; partitions are resized and paused meanwhile, callbacks fail, threads die, and a
+    stop comes while a connection is cut."""
+    monkeypatch.setattr(monitor, "PERIOD", 0.003)
+    caplog.set_level("CRITICAL")
     for number in range(max(RUNS // 10, 1)):
-        rng, count = random.Random(seed * 1000 + number), 5000
-        with Feed.trades(count=count, rate=rng.choice([None, 20_000])) as feed, Fed(rng, feed.url) as pipeline:
-            for cut in range(rng.randrange(4)):
-                feed.wait(lambda log, cut=cut: len(log.connections) > cut)
-                time.sleep(rng_pause(rng) * 10)
-                feed.cut(60)
-                pipeline.resize(rng.choice([1, 2, 3, 8]))
-                pipeline.pause()
-                time.sleep(rng_pause(rng))
-                pipeline.resume()
-            if number % 2:                        # in the midst of it: what was taken is acknowledged once all the same
-                result = pipeline.stop(0)
-                stats, handled = pipeline.stats(), list(itertools.chain(*pipeline.order.values()))
-                assert (stats.held_messages, stats.depth) == (0, 0), (seed, number)
-                assert len(handled) == len(set(handled)), (seed, number)
-                assert result.successful <= len(handled), (seed, number)
-                continue
-            until(lambda pipeline=pipeline, count=count: pipeline.stats().successful == count, 60)
-            result = pipeline.stop()
-        assert (result.successful, result.failed, result.drained) == (count, 0, True), (seed, number)
-        assert sorted(itertools.chain(*pipeline.order.values())) == list(range(count)), (seed, number)
-        assert all(numbers == sorted(numbers) for numbers in pipeline.order.values()), (seed, number)
+        plan = FedPlan(seed * 1000 + number)
+        try:
+            with (deaths(plan) if plan.death_rate else contextlib.nullcontext(),
+                  Feed.trades(count=plan.count, rate=plan.feed_rate) as feed):
+                check_fed(plan, *drive_fed(plan, feed))
+        except BaseException:
+            print(plan)
+            raise
+    print(f"{max(RUNS // 10, 1)} runs, seeds from {seed * 1000}")
