@@ -1,9 +1,14 @@
-"""How the engine's threads are started, and how they end with the interpreter: named, signals blocked, joined.
+"""How the engine's threads are started, and how they end with the interpreter: named, joined, with whose signals.
 
-Every thread of the engine is a `threading.Thread` made here, so that it has a name that `top -H` and a debugger show,
-leaves signals to the main thread, and is stopped before the interpreter waits for it. It belongs to whoever had it made,
-because what is stopped from within one of its own threads cannot wait for that thread's end. What a thread does is not
-known here. Also here: what a fork does to engines, because that is a matter of threads as well.
+Every thread of the engine is a `threading.Thread` made here, so that it has a name that `top -H` and a debugger show, and
+is stopped before the interpreter waits for it. It belongs to whoever had it made, because what is stopped from within one of
+its own threads cannot wait for that thread's end. What a thread does is not known here. Also here: what a fork does to
+engines, because that is a matter of threads as well.
+
+A thread that runs a user's code keeps the signal mask that it was born with, as any thread of Python's does: processes that
+the code starts inherit it, and could not be terminated if all were blocked. The system gives signals for the process to the
+main thread all the same, unless that blocks them; who waits for them in `signal.sigwait` must have blocked them before a
+pipeline starts, which its threads inherit.
 """
 
 from __future__ import annotations
@@ -35,19 +40,21 @@ _engines: weakref.WeakSet[Stoppable] = weakref.WeakSet()
 _exiting = threading.Event()
 
 
-def spawn(name: str, body: Callable[[], None]) -> threading.Thread:
-    """Start a non-daemon thread with an OS name; it takes no signals. Names are `wsengine:<pipeline>:<part>`."""
-    thread = unstarted(name, body)
+def spawn(name: str, body: Callable[[], None], *, deaf: bool = False) -> threading.Thread:
+    """Start a non-daemon thread with an OS name. Names are `wsengine:<pipeline>:<part>`. One that is `deaf` takes no
+    signals: it runs no Python code, least of all a user's."""
+    thread = unstarted(name, body, deaf=deaf)
     thread.start()
     return thread
 
 
-def unstarted(name: str, body: Callable[[], None]) -> threading.Thread:
+def unstarted(name: str, body: Callable[[], None], *, deaf: bool = False) -> threading.Thread:
     """The same, for `start` to be called: who has the thread before it runs keeps it whatever a signal's handler raises."""
     owner = _here.owner
 
     def run() -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        if deaf:
+            signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         _name_for_the_system(name)
         _here.owner = owner
         body()

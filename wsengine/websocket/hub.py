@@ -172,7 +172,7 @@ class Hub:
         threads: list[threading.Thread] = []
         try:
             for name, body in (("reader", self.receiver.run), ("timer", self._timer.run)):
-                threads.append(spawn(f"wsengine:connect:{name}", body))
+                threads.append(spawn(f"wsengine:connect:{name}", body, deaf=True))
         except BaseException as fault:    # raised by whoever waits for us to begin
             self._fault = fault
         self._begun.set()

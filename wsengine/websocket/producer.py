@@ -281,7 +281,7 @@ class WebSocketProducer(Producer):
         started: list[threading.Thread] = []
         try:
             for part, body in (("reader", self._receiver.run), ("timer", self._timer.run), ("supervisor", self._supervise)):
-                started.append(spawn(f"{self._name}:{part}", body))
+                started.append(spawn(f"{self._name}:{part}", body, deaf=part != "supervisor"))
         except BaseException:                    # the system gives no more threads: none of these shall stay
             self._receiver.stop()
             self._timer.stop()
