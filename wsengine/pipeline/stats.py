@@ -73,7 +73,7 @@ class PipelineStats:
     """A pipeline at one moment.
 
     Attributes:
-        name, state: "new", "running", "stopping" or "stopped".
+        name, state: as of the pipeline.
         successful, failed: messages acknowledged since the start, each counted once.
         rate: messages acknowledged a second, over about the last two seconds.
         latency_p50, latency_p99: seconds from receive to acknowledgement that half of the messages since the start took at
