@@ -1,4 +1,4 @@
-from typing import Any, Self
+from typing import Any, Self, final
 
 from typing_extensions import disjoint_base
 
@@ -7,6 +7,9 @@ from wsengine.pipeline.batchers import SizeFunction
 from wsengine.pipeline.crew import Crew
 from wsengine.pipeline.lane import Lane
 from wsengine.pipeline.retry import Retry
+
+@final
+class Hand: ...
 
 @disjoint_base
 class BatcherStage:
