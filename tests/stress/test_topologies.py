@@ -283,7 +283,9 @@ def check(plan, pipeline, result, ledgers, accepted, patient, resized):
     seen = ledgers[0].seen + ledgers[1].seen
     assert seen == Counter(accepted), (
         f"{plan}: {[(n, seen[n]) for n in set(seen) | set(accepted) if seen[n] != (n in set(accepted))][:10]}")
-    assert result.threads_alive == (), plan
+    assert result.threads_alive == () or not patient, plan
+    # A stop without time, on a busy machine, may return before a thread has had a core.
+    until(lambda: not {one.name for one in threading.enumerate()} & {*result.threads_alive})
     assert result.drained or not patient, plan
     assert result.successful + result.failed == len(accepted), plan
     stats = pipeline.stats()

@@ -46,10 +46,10 @@ def producer(url, **options):
 def test_a_failed_start_leaves_no_descriptor_behind(monkeypatch, place, part):
     real = place.spawn
 
-    def spawn(name, body):
+    def spawn(name, body, **how):
         if name.endswith(f":{part}"):
             raise RuntimeError("can't start new thread")
-        return real(name, body)
+        return real(name, body, **how)
 
     process = psutil.Process()
     pipeline = Collector(producer(URL))
