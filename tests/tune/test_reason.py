@@ -29,6 +29,7 @@ def point(processor, *, count=1, reader=QUIET, batch=None, busiest=None, main=KE
     ("GIL-bound", point(Shares(running=0.5, core=0.5))),             # another program wants the core, too
     ("GIL-bound", point(Shares(running=0.03, gil=0.3, blocked=0.67), count=32)),
     ("GIL-bound", point(Shares(running=0.43, core=0.56), count=2)),  # the same with two
+    ("GIL-bound", point(Shares(running=0.03, core=0.04, gil=0.09, blocked=0.84), count=32, main=Shares(blocked=0.98))),
     ("CPU-bound", point(Shares(running=0.5, core=0.45, gil=0.05), count=8)),  # numpy, say
     ("CPU-bound", point(Shares(running=0.88, core=0.1), main=Shares(blocked=0.99))),  # the same, one thread
     ("CPU-bound", point(Shares(running=0.3, core=0.45, idle=0.25), main=Shares(blocked=0.99))),  # others take the cores

@@ -27,6 +27,8 @@ FULL, WAITING, MUCH = 0.85, 0.5, 0.5
 CROWDED, ONE_CORE = 0.2, (0.7, 1.3)
 #: Of the time of a thread that wakes up now and then, from which on others hold the GIL: with one that never lets go, 0.2.
 KEPT_WAITING = 0.05
+#: Threads that wait for the GIL at a time, in the mean, from which on it is what is short.
+QUEUE = 0.3
 #: Below it the feed was never idle.
 FEED_BUSY = 0.05
 #: From this share of looks on a pipeline is said to be full.
@@ -91,10 +93,11 @@ def _fills_one(processor: Shares, running: float, wanted: float) -> bool:
 
 
 def _held(point: Point) -> bool:
-    """Whether they hold the GIL while they run: the thread that watches the pipeline wakes up some fifty times a second, and
-    then has to wait for its turn."""
+    """Whether they hold the GIL while they run. Those that hold it for long keep the thread waiting that watches the
+    pipeline, which wakes up some fifty times a second; those that hold it shortly and often keep one another waiting."""
     watching = point.shares.get("MainThread")
-    return watching is None or watching.gil >= KEPT_WAITING
+    queue = sum(share.gil * point.threads[role] for role, share in point.shares.items() if role not in OTHERS)
+    return watching is None or watching.gil >= KEPT_WAITING or queue >= QUEUE
 
 
 def _held_up(point: Point, processor: Shares) -> Reason | None:
