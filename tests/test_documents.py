@@ -119,3 +119,12 @@ def test_what_the_tables_call_the_same_is_there():
                     known = hasattr(holder, name) or name in (holder.__doc__ or "") or name in (
                         wsengine.Connection.__doc__ or "") or name in ("with", "TimeoutError", "recv", "connect")
                     assert known, name
+
+
+@pytest.mark.parametrize("page", [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md", ROOT / "benchmarks/README.md"],
+                         ids=lambda page: str(page.relative_to(ROOT)))
+def test_what_a_page_shows_and_points_to_is_there(page):
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s#]+)[^)]*\)", text):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
