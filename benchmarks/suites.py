@@ -21,6 +21,8 @@ __all__ = ["QUICK", "Suite", "Tree", "add_options", "all_suites", "chosen", "run
 FOLDER = Path(__file__).resolve().parent
 #: Seconds that pytest-benchmark calls each function of the suites that need no driver.
 EACH = 0.3
+#: Seconds that a suite may take.
+LONGEST = 900.0
 
 
 class Suite(NamedTuple):
@@ -93,8 +95,11 @@ def run(suite: Suite, tree: Tree, seconds: float) -> Run:
             "--benchmark-only", f"--benchmark-max-time={EACH}", "--benchmark-min-rounds=3", "--seconds", str(seconds),
             "--figures", str(path), *(["-k", suite.expression] if suite.expression else []),
         ]
-        done = subprocess.run(command, cwd=tree.benchmarks, env=tree.environment, capture_output=True, text=True,
-                              check=False)
+        try:
+            done = subprocess.run(command, cwd=tree.benchmarks, env=tree.environment, capture_output=True, text=True,
+                                  timeout=LONGEST, check=False)
+        except subprocess.TimeoutExpired:
+            return Run({}, {suite.name: f"it did not end within {LONGEST:g} s"})
         found = Run.read(path) if path.is_file() else Run({}, {})
     if found.figures or found.missing:
         return found

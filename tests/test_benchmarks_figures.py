@@ -79,6 +79,12 @@ def test_a_suite_that_cannot_be_imported_is_not_there(tree):
         {}, {"made": "ModuleNotFoundError: No module named 'wsengine.nonesuch'"})
 
 
+def test_a_suite_that_hangs_is_ended(tree, monkeypatch):
+    monkeypatch.setattr(suites, "LONGEST", 1.0)
+    tree.benchmarks.joinpath("benchmarks", "test_made.py").write_text("import time\ntime.sleep(600)\n")
+    assert suites.run(Suite("made"), tree, 0.1) == ({}, {"made": "it did not end within 1 s"})
+
+
 def test_a_suite_that_is_not_there_says_so(tree):
     [(name, reason)] = suites.run(Suite("made"), tree, 0.1).missing.items()
     assert name == "made"
