@@ -43,8 +43,9 @@ class Tree(NamedTuple):
 
     @property
     def environment(self) -> dict[str, str]:
-        """For a process that imports both from there."""
-        return {**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys([str(self.benchmarks), str(self.package)]))}
+        """For a process that imports both from there; a test of ours in a worker of pytest-xdist does not make it one."""
+        own = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+        return {**own, "PYTHONPATH": os.pathsep.join(dict.fromkeys([str(self.benchmarks), str(self.package)]))}
 
 
 #: Something of each hot path, a minute or so, where all suites would take many.

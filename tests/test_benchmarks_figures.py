@@ -145,7 +145,7 @@ def test_a_suite_is_chosen_by_its_name(capsys):
 def test_each_expression_of_the_quick_choice_chooses_something():
     pytest.importorskip("pytest_benchmark", reason="benchmarks need the extra: pip install 'wsengine[bench]'")
     done = subprocess.run([sys.executable, "-m", "pytest", "benchmarks", "--collect-only", "-q", "-p", "no:cacheprovider"],
-                          cwd=ROOT, capture_output=True, text=True, check=True)
+                          cwd=ROOT, env=Tree(ROOT, ROOT).environment, capture_output=True, text=True, check=True)
     there = [line.removeprefix("benchmarks/") for line in done.stdout.splitlines() if "::" in line]
     for name, expression in QUICK:
         tests = [line.lower() for line in there if line.startswith(f"test_{name}.py::")]
