@@ -22,9 +22,9 @@ def drive(driver: str, *arguments: object, timeout: float = 60.0) -> dict[str, A
     return runs.drive(module(driver), *arguments, timeout=timeout, path=ROOT)
 
 
-def drive_feed(feed: Feed, driver: str, *arguments: object, seconds: float) -> dict[str, Any]:
+def drive_feed(feed: Feed, driver: str, *arguments: object, seconds: float, beside: float = 60.0) -> dict[str, Any]:
     """As `runs.drive_feed`."""
-    return runs.drive_feed(feed, module(driver), *arguments, seconds=seconds, path=ROOT)
+    return runs.drive_feed(feed, module(driver), *arguments, seconds=seconds, beside=beside, path=ROOT)
 
 
 def module(driver: str) -> str:
