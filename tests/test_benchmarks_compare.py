@@ -102,3 +102,12 @@ def test_many_connections_are_measured(name):
     assert found["threads"] >= 1
     assert found["connect_seconds"] > 0
     assert 0 <= found["idle_cpu_share"] < 10
+
+
+@pytest.mark.parametrize(("main", "arguments", "said"), [
+    (memory.main, ["--sizes", "128", "--max-queue-bytes", "1048576"], "MiB"),
+    (many.main, ["--connections", "3"], "KiB each"),
+])
+def test_a_whole_comparison_is_run_and_told(main, arguments, said, capsys):
+    assert main([*arguments, "--clients", "wsengine", "--rounds", "1", "--seconds", "0.3"]) == 0
+    assert said in capsys.readouterr().out
