@@ -157,4 +157,4 @@ def test_spin_spends_processor_time_instead_of_sleeping(launch, book):
         spent.append(time.process_time() - before)
         book.wait(total)
         pipeline.stop()
-    assert spent[1] > spent[0] + 0.1
+    assert spent[1] > 2 * spent[0] + 0.03       # of 0.36 s or more; a busy machine leaves it less of them
