@@ -211,3 +211,24 @@ def test_p33_batches_of_a_key_of_the_users_are_handled_one_at_a_time_and_in_orde
     assert pipeline.stop().drained
     assert set(overlaps) == {1}
     assert order == {value: list(range(value, 600, 5)) for value in range(5)}
+
+
+@pytest.mark.parametrize("size", [{}, {"batch_size": (0, lambda message, size: ("cont", size)), "max_demand": 5}])
+def test_b6_whoever_is_told_of_a_message_that_can_join_no_batch_finds_it_counted(launch, new_book, keep, size):
+    class Book(type(new_book())):
+        def ack(self, ref, successful, failed):
+            counted.append(pipeline.stats().failed)
+            super().ack(ref, successful, failed)
+
+    class Rude(Key):
+        __hash__ = Key.__hash__
+
+        def __eq__(self, other):
+            raise LookupError("not to be compared")
+
+    book, counted = Book(), []
+    pipeline = launch(handle_batch=keep, batchers={"default": Batcher(batch_timeout=LONG, **size)})
+    pipeline.push_messages(keyed(book, [Rude(0), Rude(1)]))
+    book.wait(1)
+    assert counted == [1], "the second was to be compared with the first"
+    pipeline.stop()

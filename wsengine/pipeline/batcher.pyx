@@ -519,13 +519,14 @@ cdef class BatcherStage:
         messages = chunk.close()
         if messages is None:
             return
+        with self.lock:
+            self.failed += len(messages)         # before whoever is told of it can ask
         acknowledge([one for one in messages if (<Message>one).holder is chunk])
         for message in messages:
             message.acked = True
             message.holder = None
         self.crew.account.c.release(chunk.left, chunk.size)
         with self.lock:
-            self.failed += len(messages)
             if not self.closed:
                 self.failing.remove(chunk)
 
