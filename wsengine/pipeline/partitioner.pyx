@@ -355,11 +355,13 @@ cdef class Partitioner:
     cdef bint shed(self, Sources share, Py_ssize_t partition):
         """Fail the object that has waited longest in a partition; whether there was any."""
         cdef Chunk chunk
-        try:
-            message = (<Queue>share.inboxes[0]).queue.popleft()
-        except IndexError:
-            return False
-        with self.lock:
+        with self.lock:                          # in the queue or refused: whoever sweeps first this, then that, finds it
+            if self.taken:                       # and from then on only the queue is looked at
+                return True
+            try:
+                message = (<Queue>share.inboxes[0]).queue.popleft()
+            except IndexError:
+                return False
             chunk = self.begin_refusing(message, partition, share.account)
         self.end_refusing(chunk, share)
         return True
