@@ -2,82 +2,61 @@
 #
 #     processors ── put ──▶ open batches, one a key ── size, timeout, flush ──▶ lanes ── take ──▶ batch processors
 #
-# Belongs here: which batch a message joins, when a batch is complete, and whether the batcher asks for more. Does not: sizes
-# that a function decides (sized_batcher, a subclass), which batch is next (lane), what becomes of a batch (batch_processor),
-# which batcher a message goes to (processor), threads and their replacement (seats, monitor).
+# Belongs here: whether messages are accepted, where they are while the user's code is asked about them, its thread, whether
+# it asks for more, and the deadline. Does not: which batch a message joins and when that is complete (open_batches, its
+# base), sizes that a function decides (sized_batcher, a subclass), which batch is next (lane), what becomes of a batch
+# (batch_processor), which batcher a message goes to (processor), threads and their replacement (seats, monitor).
 #
 # Messages are sorted by the processor that brings them, under the batcher's lock, for a list of a hundred takes it a few
 # microseconds and a thread's wake would take longer.
 #
 # The lock is held for steps that call nothing of the user's, not even the hashing and comparison of batch keys: those that are
 # the user's code are looked for outside (batch_key), while their messages are in a Hand, where a deadline finds them. Order of
-# locks: Batcher.lock, then Chunk.lock or Crew.gate.
+# locks: its own, which it inherits, then Chunk.lock or Crew.gate.
 #
 #     state of a message           where it is held      failed by a deadline
 #     joins no batch yet           Hand.messages[at:]    fail_rest, as left
 #     can join none                failing               fail_rest, as left
 #     open, or complete            its Batch             fail_rest
 #     in hand                      its Batch             the batch processor's take_over
-cimport cython
 from libc.stdint cimport int64_t, uint64_t
 from wsengine.engine.keys cimport KeyExtractor
-from wsengine.engine.ring cimport Parker
 from wsengine.message cimport Message
 from wsengine.pipeline.batch cimport Batch
-from wsengine.pipeline.batch_key cimport Search
 from wsengine.pipeline.chunk cimport Chunk
 from wsengine.pipeline.crew cimport Crew
 from wsengine.pipeline.lane cimport Lane
 from wsengine.pipeline.listeners cimport Listeners
-
-cdef enum:
-    WHOLE = -1                       # in place of a partition, where there are none
+from wsengine.pipeline.open_batches cimport OpenBatches
 
 # Hand successful messages on to the batchers that they name; those that were not accepted, or None. `to_one`: all name the
 # same. `partition`: the number of their processor.
 cdef list give_batchers(Crew crew, list messages, bint to_one, int partition)
-
-cdef inline bint flushes(Message message):
-    return message.details is not None and message.details.batch_mode == "flush"
 
 cdef class Hand:
     # Messages of one processor's that the user's code has to see before they join a batch. Under the batcher's lock.
     cdef list messages
     cdef Py_ssize_t at               # so many have joined one, or failed
 
-cdef class BatcherStage:
+cdef class BatcherStage(OpenBatches):
     cdef readonly str key            # its name among the batchers
     cdef readonly str thread_name
-    cdef readonly Parker parker      # where its thread waits
-    cdef readonly list lanes
     cdef Crew crew
     cdef dict where                  # what telemetry says of it
-    cdef Py_ssize_t count            # messages of a batch; 0: a function decides
     cdef object retry                # a Retry, or None
-    cdef Py_ssize_t partitions       # how many; 0: none. Each has a lane
     cdef bint inherits               # a message has the partition of its processor
     cdef KeyExtractor extractor      # else this or the next says which it has; None
     cdef object partitioned_by
-    cdef int64_t timeout_ns          # from the first message to emission; 0: never
-    cdef cython.pymutex lock         # over all that follows
+    # All that follows under its lock, as what it inherits.
     cdef Listeners listeners         # to its events
     cdef Py_ssize_t bound            # messages that may wait in complete batches before it asks for no more
-    cdef dict open                   # Batch by identity
-    cdef Py_ssize_t opened           # of those, how many hold a message; the others keep an accumulator
-    cdef Batch oldest, newest        # of those, by deadline
-    cdef Batch last                  # the one that the last message joined, or None
-    cdef Py_ssize_t partition        # of the list being sorted, or WHOLE
-    cdef Py_ssize_t joined           # of the list being sorted, how far it has been
-    cdef bint strange                # there have been keys that are not plain (batch_key)
     cdef list hands                  # of Hand: what is with the user's code
     cdef list failing                # of Chunk: what can join no batch, and has not been acknowledged yet
     cdef Py_ssize_t held             # messages brought and not done with
-    cdef Py_ssize_t waiting          # of those, in complete batches that nobody has begun
     cdef bint saturated              # it asks for no more
     cdef bint flushing               # its thread shall emit what is open once it has sorted everything
     cdef bint relieving              # the same, unless a batch is complete by then: the pipeline is full
     cdef bint ending, closed         # its thread shall leave; nothing more is accepted
-    cdef int64_t wake_ns             # when its thread will look by itself
     cdef readonly uint64_t ticks     # calls of the user's code that its thread has begun; that thread, as the next
     cdef readonly int64_t since_ns   # when it began with the messages that it is at, 0: none
     cdef readonly Py_ssize_t failed  # messages that could join no batch, for their key or by a function of the user's
@@ -86,22 +65,9 @@ cdef class BatcherStage:
     cdef list give_apart(self, list messages)
     cdef Hand hold(self, list messages)
     cdef bint put(self, list messages, Py_ssize_t partition) except -1
-    cdef Py_ssize_t accept(self, list messages, Py_ssize_t first, Py_ssize_t partition)
-    cdef Py_ssize_t sort_run(self, list messages, Py_ssize_t first)
-    cdef object known_by(self, object group)
     cdef accept_rest(self, Hand hand, Py_ssize_t partition)
     cdef bint accept_more(self, Hand hand, Py_ssize_t partition) except -1
     cdef accept_run(self, Hand hand, Py_ssize_t partition)
-    cdef bint look(self, Search search)
-    cdef join(self, list messages, Py_ssize_t first, Py_ssize_t end, object group, object key, bint flush)
-    cdef add(self, Batch batch, list messages, Py_ssize_t first, Py_ssize_t end)
-    cdef object identity_of(self, object key)
-    cdef Batch batch_of(self, object group, object key)
-    cdef link(self, Batch batch)
-    cdef unlink(self, Batch batch)
-    cdef emit(self, Batch batch, str trigger)
-    cdef forget(self, Batch batch)
-    cdef emit_all(self, int64_t until_ns, str trigger)
     cdef Batch take(self, Lane lane)
     cdef bint waits(self, Lane lane)
     cdef bint over(self)

@@ -2,17 +2,16 @@ from typing import Any, Self, final
 
 from typing_extensions import disjoint_base
 
-from wsengine.engine.ring import Parker
 from wsengine.pipeline.batchers import SizeFunction
 from wsengine.pipeline.crew import Crew
-from wsengine.pipeline.lane import Lane
+from wsengine.pipeline.open_batches import OpenBatches
 from wsengine.pipeline.retry import Retry
 
 @final
 class Hand: ...
 
 @disjoint_base
-class BatcherStage:
+class BatcherStage(OpenBatches):
     def __new__(
         cls,
         crew: Crew,
@@ -28,10 +27,6 @@ class BatcherStage:
     def key(self) -> str: ...
     @property
     def thread_name(self) -> str: ...
-    @property
-    def parker(self) -> Parker: ...
-    @property
-    def lanes(self) -> list[Lane]: ...
     @property
     def ticks(self) -> int: ...
     @property

@@ -1,7 +1,7 @@
 # The design page of lane: in which order complete batches are begun.
 #
 # Belongs here: which of the complete batches is next, and which have to wait for another of their key. Does not: when a
-# batch is complete (batcher), what becomes of it (batch_processor). Its batcher's lock is over all of it, so it has none.
+# batch is complete (open_batches), what becomes of it (batch_processor). Its batcher's lock is over all of it, so it has none.
 # Identities hash and compare without anything of the user's (batch_key), so no look-up here can fail.
 from wsengine.engine.ring cimport Parker
 from wsengine.pipeline.batch cimport Batch

@@ -9,9 +9,9 @@ from wsengine.errors import EngineError
 
 from wsengine.engine.ring cimport monotonic_ns
 from wsengine.message cimport Message
-from wsengine.pipeline.batch cimport Batch
+from wsengine.pipeline.batch cimport Batch, flushes
 from wsengine.pipeline.batch_key cimport Search, is_plain, same_key
-from wsengine.pipeline.batcher cimport BatcherStage, flushes
+from wsengine.pipeline.batcher cimport BatcherStage
 from wsengine.pipeline.chunk cimport Chunk
 
 cdef enum:
