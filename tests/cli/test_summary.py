@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from wsengine.cli import demo
+from wsengine.cli import demonstration
 from wsengine.cli.ledger import Ledger
 from wsengine.cli.summary import Figures, faults, summarize
 from wsengine.cli.table import PlainView, Snapshot, milliseconds, size_text
@@ -83,9 +83,9 @@ class ForgetfulFeed(Feed):
 
 @pytest.mark.usefixtures("no_leaks")
 def test_the_demo_ends_with_1_when_the_log_of_the_server_disagrees(monkeypatch):
-    monkeypatch.setattr(demo, "Feed", ForgetfulFeed)
+    monkeypatch.setattr(demonstration, "Feed", ForgetfulFeed)
     stream = io.StringIO()
-    status = demo.run(demo.Options(seconds=0.4, rate=20_000, cut=False), stream, plain=True)
+    status = demonstration.run(demonstration.Options(seconds=0.4, rate=20_000, cut=False), stream, plain=True)
     assert status == 1
     assert "NOT proven" in stream.getvalue()
     assert "1 were handled that the server does not know of" in stream.getvalue()
@@ -93,16 +93,16 @@ def test_the_demo_ends_with_1_when_the_log_of_the_server_disagrees(monkeypatch):
 
 @pytest.mark.usefixtures("no_leaks")
 def test_the_demo_ends_with_1_when_a_message_fails(monkeypatch):
-    original = demo.TradeCheck.handle_messages
+    original = demonstration.TradeCheck.handle_messages
 
     def handle(self, messages):
         if self.ledger.handled == 0:
             messages[0].fail("made up")
         original(self, messages)
 
-    monkeypatch.setattr(demo.TradeCheck, "handle_messages", handle)
+    monkeypatch.setattr(demonstration.TradeCheck, "handle_messages", handle)
     stream = io.StringIO()
-    assert demo.run(demo.Options(seconds=0.4, rate=20_000, cut=False), stream, plain=True) == 1
+    assert demonstration.run(demonstration.Options(seconds=0.4, rate=20_000, cut=False), stream, plain=True) == 1
     assert re.search(r"- \d+ failed$", stream.getvalue(), re.MULTILINE)
 
 

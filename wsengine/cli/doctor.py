@@ -23,7 +23,7 @@ from wsengine.cli.arguments import duration
 from wsengine.cli.case import Case
 from wsengine.cli.encryption import Encryption
 from wsengine.cli.report import SKIPPED, Finding, show, show_json
-from wsengine.cli.server import Server, add_server
+from wsengine.cli.server import Server, add_server, in_words_of_the_command
 from wsengine.cli.session import Session
 from wsengine.websocket.headers import resolve_headers
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import TextIO
 
-__all__ = ["add_options", "run"]
+__all__ = ["add_options", "in_words_of_the_command", "run"]
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -1,6 +1,7 @@
 """The command `wsengine`: its options, and the exit status and the one line that each kind of error becomes.
 
-What a subcommand does stands in a file of its own (demo.py, tail.py, bench.py, tune.py, doctor.py). Nothing is started here.
+What a subcommand does, and its options, stand in a file of its name (demo.py, tail.py, bench.py, tune.py, doctor.py), which
+has `add_options`, `run` and `in_words_of_the_command`. Nothing is started here.
 
     0    done, and for the demo: proven, for the doctor: nothing has failed
     1    the demo could not prove its sum, or its server ended by itself; a connection failed; output cannot be written
@@ -10,26 +11,51 @@ What a subcommand does stands in a file of its own (demo.py, tail.py, bench.py, 
 
 from __future__ import annotations
 
-import importlib.metadata
+import argparse
+import importlib
 import os
 import platform
 import sys
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any
 
-from wsengine.cli import bench, demo, doctor, tail, tune
-from wsengine.cli.arguments import WRONG_OPTION, Parser, duration, rate, whole_number
+from wsengine.cli.arguments import WRONG_OPTION, Parser
 from wsengine.cli.harmless import one_line
-from wsengine.cli.server import in_words_of_the_command
 from wsengine.errors import ConfigurationError, InvalidURI
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Sequence
 
 __all__ = ["main"]
 
 PROVEN, UNPROVEN = 0, 1
 INTERRUPTED, NO_READER = 130, 141
+#: By name: what --help of the whole command says of it, and its own; and what is said behind "ended at once" at Ctrl-C.
+COMMANDS = {
+    "demo": (
+        "watch a pipeline work on a feed of this machine, and have the sum proven",
+        "Starts a feed of made-up trades in a process of its own and a pipeline that takes it, shows the pipeline at work, "
+        "cuts the connection once on the way, and proves at the end that each message sent was handled exactly once.",
+        ", without a summary"),
+    "tail": (
+        "print what a server sends",
+        "Connects to a WebSocket server and prints each message as it comes: text with its control characters escaped, "
+        "binary as its length and hexadecimal digits.",
+        ""),
+    "bench": (
+        "measure a pipeline's throughput, CPU time and latency, beside other clients, too",
+        "Runs pipelines against a feed of this machine, in turns and in processes of their own, for each combination of the "
+        "values given, and prints a table. Options that name several values take a comma between them.",
+        ", without a table"),
+    "tune": (
+        "find the concurrency, demand and queue that serve a handler best, and why",
+        "Runs your pipeline against a feed of this machine at one setting after the other, measures where the time of its "
+        "threads goes, and recommends a setting with the reason.",
+        ", without a recommendation"),
+    "doctor": (
+        "find out why a connection to a server fails, or how well it works",
+        "Connects to a WebSocket server step by step, and says of each what works, what fails, and what to do.",
+        ", before all steps were done"),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -84,78 +110,42 @@ def build_parser() -> Parser:
     """The options of the command, with their texts."""
     parser = Parser(prog="wsengine", allow_abbrev=False,
                     description="A Broadway for Python threads: a WebSocket feed into synchronous programs.")
-    parser.add_argument("--version", action="version", version=version_line())
-    commands = parser.add_subparsers(dest="command", title="commands", metavar="COMMAND", parser_class=Parser)
-    _add_demo(commands.add_parser(
-        "demo", allow_abbrev=False, help="watch a pipeline work on a feed of this machine, and have the sum proven",
-        description="Starts a feed of made-up trades in a process of its own and a pipeline that takes it, shows the "
-                    "pipeline at work, cuts the connection once on the way, and proves at the end that each message "
-                    "sent was handled exactly once."))
-    followed = commands.add_parser(
-        "tail", allow_abbrev=False, help="print what a server sends",
-        description="Connects to a WebSocket server and prints each message as it comes: text with its control characters "
-                    "escaped, binary as its length and hexadecimal digits.")
-    tail.add_options(followed)
-    followed.set_defaults(run=tail.run, words=in_words_of_the_command, interrupted="")
-    measured = commands.add_parser(
-        "bench", allow_abbrev=False, help="measure a pipeline's throughput, CPU time and latency, beside other clients, too",
-        description="Runs pipelines against a feed of this machine, in turns and in processes of their own, for each "
-                    "combination of the values given, and prints a table. Options that name several values take a comma "
-                    "between them.")
-    bench.add_options(measured)
-    measured.set_defaults(run=bench.run, words=bench.in_words_of_the_command, interrupted=", without a table")
-    tuned = commands.add_parser(
-        "tune", allow_abbrev=False, help="find the concurrency, demand and queue that serve a handler best, and why",
-        description="Runs your pipeline against a feed of this machine at one setting after the other, measures where the "
-                    "time of its threads goes, and recommends a setting with the reason.")
-    tune.add_options(tuned)
-    tuned.set_defaults(run=tune.run, words=tune.in_words_of_the_command, interrupted=", without a recommendation")
-    examined = commands.add_parser(
-        "doctor", allow_abbrev=False, help="find out why a connection to a server fails, or how well it works",
-        description="Connects to a WebSocket server step by step, and says of each what works, what fails, and what to do.")
-    doctor.add_options(examined)
-    examined.set_defaults(run=doctor.run, words=in_words_of_the_command, interrupted=", before all steps were done")
+    parser.add_argument("--version", action=_Version, help="show program's version number and exit")
+    commands = parser.add_subparsers(dest="command", title="commands", metavar="COMMAND", parser_class=_CommandParser)
+    for name, (short, long, interrupted) in COMMANDS.items():
+        command = commands.add_parser(name, allow_abbrev=False, help=short, description=long)
+        command.set_defaults(interrupted=interrupted)
     return parser
 
 
-def _add_demo(shown: argparse.ArgumentParser) -> None:
-    default = demo.Options()
-    option = shown.add_argument
-    option("--seconds", type=duration, default=default.seconds, metavar="N", help="how long it lasts (%(default)g)")
-    option("--concurrency", type=whole_number, default=default.concurrency, metavar="N", help="processors (%(default)d)")
-    option("--max-demand", type=whole_number, default=default.max_demand, metavar="N",
-           help="messages that a processor holds at the most (%(default)d)")
-    option("--min-demand", type=whole_number, default=default.min_demand, metavar="N",
-           help="a processor asks for more when it holds so few (%(default)d)")
-    option("--rate", type=rate, default=default.rate, metavar="N",
-           help="messages a second, 0 for as fast as the pipeline takes them (%(default)g)")
-    option("--size", type=whole_number, default=default.size, metavar="BYTES", help="of each message (%(default)d)")
-    option("--port", type=whole_number, default=default.port, metavar="N",
-           help="of the feed; 0 takes a free one (%(default)d)")
-    option("--plain", action="store_true", help="a line each second instead of a live table")
-    option("--no-cut", dest="cut", action="store_false", help="do not cut the connection on the way")
-    shown.set_defaults(run=_run_demo, words=_in_words_of_the_demo, interrupted=", without a summary")
+class _CommandParser(Parser):
+    """Of a subcommand: its module is imported, and its options are added, when it is chosen. All modules at once would
+    take half a second, of which each start of the command would have its share."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        module = importlib.import_module(f"wsengine.cli.{self.prog.rpartition(' ')[2]}")
+        module.add_options(self)
+        self.set_defaults(run=module.run, words=module.in_words_of_the_command)
+        return super().parse_known_args(args, namespace)
+
+
+class _Version(argparse.Action):
+    """Prints the version, which is looked up only then, and ends."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **given: Any) -> None:
+        super().__init__(option_strings, dest, nargs=0, default=argparse.SUPPRESS, **given)
+
+    def __call__(self, parser: argparse.ArgumentParser, *given: Any) -> None:
+        print(version_line())
+        parser.exit()
 
 
 def version_line() -> str:
     """What --version prints."""
+    import importlib.metadata
+
     try:
         version = importlib.metadata.version("wsengine")
     except importlib.metadata.PackageNotFoundError:
         version = "of unknown version (it runs from its sources, and is not installed)"
     return f"wsengine {version}, Python {platform.python_version()}, {platform.system()} {platform.machine()}"
-
-
-def _run_demo(given: argparse.Namespace, stream: TextIO) -> int:
-    return demo.run(_demo_options(given), stream, plain=given.plain)
-
-
-def _demo_options(given: argparse.Namespace) -> demo.Options:
-    return demo.Options(seconds=given.seconds, concurrency=given.concurrency, max_demand=given.max_demand,
-                        min_demand=given.min_demand, rate=given.rate, size=given.size, port=given.port, cut=given.cut)
-
-
-def _in_words_of_the_demo(error: ConfigurationError) -> str:
-    """The error of an option object, with the option named as the user has typed it."""
-    name = error.path.rpartition(".")[2].replace("_", "-")
-    return f"--{name} {error.value}: {error.remedy.replace('max_demand=', '--max-demand ')}"

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from wsengine.cli.arguments import duration, text, whole_number
 from wsengine.cli.harmless import one_line
 from wsengine.cli.output import Output
-from wsengine.cli.server import Server, add_server, command_words
+from wsengine.cli.server import Server, add_server, command_words, in_words_of_the_command
 from wsengine.cli.trace import Trace
 from wsengine.errors import ConfigurationError, ConnectionClosed, ConnectionClosedOK, InvalidURI, WebSocketException
 from wsengine.options import whole
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from types import FrameType, TracebackType
     from typing import Self, TextIO
 
-__all__ = ["add_options", "run"]
+__all__ = ["add_options", "in_words_of_the_command", "run"]
 
 #: Seconds between looks at what has happened beside messages.
 SLICE = 0.1
