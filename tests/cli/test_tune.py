@@ -186,12 +186,13 @@ def test_a_handler_that_raises_is_survived_and_told(tune):
 
 def test_what_else_would_change_it_is_measured(tune):
     """A chunk handler, and latency at a pace; what a Python without the GIL brings is at least told of."""
-    found = recommended(tune("handlers:Computes", *LONGER, "--most", "1", "--json"))
+    found = recommended(tune("handlers:Computes", *BRIEF, "--budget", "90", "--most", "1", "--json"))
     changes = {change["name"]: change for change in found["changes"]}
     assert len(changes["handle_messages"]["ratios"]) == 2
     assert changes["handle_messages"]["ratio"] > 0.3
     if found["gil"]:
         assert changes["free-threaded"]["ratios"] or changes["free-threaded"]["problem"]
+    assert found["paced"]["problem"] == ""
     (point,) = found["paced"]["points"]
     assert 0 < point["latency_p50"] < found["points"][0]["latency_p50"]
     assert point["rate"] < 0.7 * max(one["rate"] for one in found["points"])

@@ -21,13 +21,16 @@ FREE = Interpreter("/opt/python3.14t", "3.14.0")
 
 @dataclass
 class Model:
-    """Measures as `Measure` does: 100 messages a second, 30 more by chunk; without a GIL 50 a thread, of 4 at the most."""
+    """Measures as `Measure` does: 100 messages a second, 30 more by chunk; without a GIL 50 a thread, of 4 at the most.
+
+    At a pace: as many as come, up to `able`.
+    """
 
     loop: bool = False
     python: str = "python"
     rate: float | None = None
     broken: str = ""
-    slow: bool = False
+    able: float = 1000.0
     asked: list | None = None
 
     def __call__(self, setting):
@@ -39,7 +42,7 @@ class Model:
         if self.python == FREE.path:
             rate = 100.0 * min(setting.concurrency, 4) / 2
         if self.rate is not None:
-            rate = 0.8 * self.rate if self.slow else self.rate
+            rate = min(self.able, self.rate)
         return Point(setting, rate=rate)
 
     def check(self):
@@ -128,21 +131,48 @@ def test_the_pace_is_half_of_the_best_and_only_those_that_can_keep_it_are_measur
     found.points.append(Point(Setting(concurrency=32, max_demand=10), rate=640.0))
     found.best = found.points[-1].setting
     asked = []
-    result = paced(Model(asked=asked), found)
+    result = paced(Model(asked=asked), found, always)
     assert result.rate == 320
     assert asked == [(found.best, 320), (Setting(concurrency=64, max_demand=10), 320)]  # in nothing else do they differ
 
 
 def test_who_cannot_keep_the_pace_is_left_out():
     found = Found([Point(Setting(concurrency=number), rate=100.0) for number in (1, 2)], best=Setting())
-    assert paced(Model(), found).points == [Point(Setting(), rate=50), Point(Setting(concurrency=2), rate=50)]
-    assert paced(Model(slow=True), found) is None
+    result = paced(Model(), found, always)
+    assert result.points == [Point(Setting(), rate=50), Point(Setting(concurrency=2), rate=50)]
+    assert (result.part, result.problem) == ("half", "")
+
+
+@pytest.mark.parametrize(("able", "rates", "said"), [
+    (30.0, {50, 25}, ""),
+    (20.0, {50, 25}, "at 25 messages a second, a quarter of what it handled flat out, it fell behind")])
+def test_where_nobody_can_keep_the_pace_half_of_it_is_tried(able, rates, said):
+    found = Found([Point(Setting(concurrency=number), rate=100.0) for number in (1, 2)], best=Setting())
+    asked = []
+    result = paced(Model(able=able, asked=asked), found, always)
+    assert {rate for _, rate in asked} == rates
+    assert (result.part, result.problem) == ("a quarter", said)
+    assert len(result.points) == (0 if said else 2)
+    assert json.loads(json.dumps(result.figures()))["problem"] == said
+
+
+def test_latencies_that_no_time_was_left_for_are_told_of():
+    found = Found([Point(Setting(), rate=100.0)], best=Setting())
+    assert "no time was left" in paced(Model(), found, never).problem
+    asked = []
+    assert paced(Model(asked=asked), found, lambda measurements: measurements <= 1).points    # no more are wanted
+    assert len(asked) == 1
+
+
+def test_what_hangs_at_a_pace_is_told_of():
+    found = Found([Point(Setting(), rate=100.0)], best=Setting())
+    assert paced(Model(broken="python"), found, always).problem == "it hangs"
 
 
 def test_of_many_that_can_keep_it_some_are_measured_and_the_best_among_them():
     found = Found([Point(Setting(concurrency=number), rate=100.0) for number in range(1, 20)], best=Setting(concurrency=7))
     asked = []
-    paced(Model(asked=asked), found)
+    paced(Model(asked=asked), found, always)
     numbers = [setting.concurrency for setting, _ in asked]
     assert len(numbers) == MOST
     assert numbers == sorted(set(numbers))

@@ -23,6 +23,7 @@ pytest.importorskip("matplotlib", reason="matplotlib draws the pictures: pip ins
 from wsengine.tune.changes import Change
 from wsengine.tune.files import write
 from wsengine.tune.plots import ACCENT, COLOURS, INK, PALE, pictures
+from wsengine.tune.report import lines
 
 REASON = Reason("GIL-bound", "processors wait for the GIL for 50% & more", "cheaper <handlers>")
 FIRST = Reason("I/O-bound", "processors wait for something outside for 90%", "more processors")
@@ -103,11 +104,14 @@ def test_latencies_are_shown_as_they_were_measured(found):
     assert "flat out" in pictures(found)["latency"][1]
     assert "at 500 messages a second" in pictures(found, 500.0)["latency"][1]
     flat_out = pictures(found)["latency"][0]
-    found.paced = Paced(2000.0, [Point(Setting(concurrency=2), latency_p50=0.001, latency_p99=0.002),
-                                 Point(Setting(concurrency=4), latency_p50=0.001, latency_p99=0.003)])
+    found.paced = Paced(2000.0, "half", [Point(Setting(concurrency=2), latency_p50=0.001, latency_p99=0.002),
+                                         Point(Setting(concurrency=4), latency_p50=0.001, latency_p99=0.003)])
     picture, said = pictures(found)["latency"]
     assert "at 2,000 messages a second, which is half" in said
     assert picture != flat_out
+    found.paced = Paced(2000.0, "half", problem="it fell behind")
+    assert "flat out" in pictures(found)["latency"][1]
+    assert "Latency at a pace that it can bear: not measured, it fell behind." in list(lines(found, REASON, FIRST))
 
 
 def test_what_would_change_it_is_told(tmp_path, found):

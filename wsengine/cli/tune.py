@@ -25,7 +25,7 @@ from wsengine.tune.changes import by_chunk, without_gil
 from wsengine.tune.found import Found
 from wsengine.tune.interpreters import free_threaded
 from wsengine.tune.measure import Measure
-from wsengine.tune.pace import MOST, paced
+from wsengine.tune.pace import paced
 from wsengine.tune.reason import reason_of
 from wsengine.tune.report import figures, lines
 from wsengine.tune.search import Search, exhaustive
@@ -46,7 +46,7 @@ NOT_TUNED = ("feed-bound", "batcher-bound")
 #: Of the budget, what the search may take: what follows it wants the rest.
 SEARCH = 0.7
 #: Seconds that a measurement takes beside what it measures: two processes that start, and a connection.
-BESIDE = 2.0
+STARTING = 2.0
 #: Bytes of the largest payload: the default of a producer's `max_size`.
 LARGEST = 1 << 20
 
@@ -133,8 +133,8 @@ def _look_further(measure: Measure, found: Found, interpreter: Interpreter | str
         found.changes.append(by_chunk(measure, found.best, time_left))
     if measure.gil:
         found.changes.append(without_gil(measure, found.best, interpreter, time_left))
-    if measure.rate is None and measure.url is None and time_left(MOST):
-        found.paced = paced(measure, found)
+    if measure.rate is None and measure.url is None:
+        found.paced = paced(measure, found, time_left)
 
 
 def prepared(folder: str) -> Path:
@@ -190,7 +190,7 @@ def _measure(given: argparse.Namespace) -> Measure:
     seed = whole("tune.seed", 1 if given.seed is None else given.seed)
     target = given.target or given.handler
     kind = "pipeline" if given.handler is None else "chunk" if given.chunk else "message"
-    least = given.seconds + given.warmup + BESIDE
+    least = given.seconds + given.warmup + STARTING
     if given.budget < least and not given.exhaustive:
         raise ConfigurationError("tune.budget", f"{given.budget:g}", f"give at least {least:g}, for one measurement")
     return Measure(target, kind, size=size, seed=seed, recording=given.recording, rate=given.rate or None, url=given.url,

@@ -20,15 +20,19 @@ class Paced:
 
     Attributes:
         rate: messages a second that were sent.
+        part: of what the recommended setting handles flat out, in words.
         points: of some settings, by concurrency; all could keep up.
+        problem: why there are none.
     """
 
     rate: float
+    part: str
     points: list[Point] = field(default_factory=list)
+    problem: str = ""
 
     def figures(self) -> dict[str, Any]:
         """For JSON."""
-        return {"rate": self.rate, "points": [point.figures() for point in self.points]}
+        return {"rate": self.rate, "points": [point.figures() for point in self.points], "problem": self.problem}
 
 
 @dataclass(slots=True)
@@ -39,7 +43,8 @@ class Found:
         points: each measurement, in order.
         best: the setting that is recommended.
         seconds: that it took. cut: the budget was used up before all was tried.
-        changes, paced: what was measured behind the search, see `changes` and `pace`.
+        changes, paced: what was measured behind the search, see `changes` and `pace`; paced is None where the feed has a
+            pace of its own.
     """
 
     points: list[Point] = field(default_factory=list)

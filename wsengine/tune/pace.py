@@ -1,7 +1,8 @@
 """Latency over concurrency at a pace: so many messages a second as the recommended setting can well bear.
 
 Flat out every queue is full, and a latency is no more than the length of the queue. It says something where messages come
-slower than they are handled.
+slower than they are handled. A machine that has slowed down since the search may not bear half of what it bore: then a
+quarter is tried.
 """
 
 from __future__ import annotations
@@ -9,17 +10,19 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from wsengine.tune.changes import NO_TIME
 from wsengine.tune.found import Paced
 
 if TYPE_CHECKING:
+    from wsengine.tune.changes import TimeLeft
     from wsengine.tune.found import Found
     from wsengine.tune.measure import Measure
     from wsengine.tune.setting import Setting
 
 __all__ = ["MOST", "paced"]
 
-#: Of what the recommended setting handles.
-PART = 0.5
+#: Of what the recommended setting handles, in words; the next one where nobody could keep up with the one before.
+PARTS = {"half": 0.5, "a quarter": 0.25}
 #: By how much a setting has to be faster than the pace to be looked at, and how many are.
 ROOM, MOST = 1.1, 5
 #: Of the pace: whoever handled less, by more than a message or two, could not keep up, or the feed could not.
@@ -36,9 +39,21 @@ def chosen(found: Found, rate: float) -> list[Setting]:
     return [replace(best, concurrency=number) for number in sorted({*some, best.concurrency})]
 
 
-def paced(measure: Measure, found: Found) -> Paced | None:
-    """Measure them; None where none of them could keep up."""
-    rate = max(round(PART * found.rate(found.best)), 1)
-    points = [replace(measure, rate=rate)(setting) for setting in chosen(found, rate)]
-    kept = [point for point in points if not point.problem and point.rate >= KEPT * (1 - point.failed) * rate - SLACK]
-    return Paced(rate, kept) if kept else None
+def paced(measure: Measure, found: Found, time_left: TimeLeft) -> Paced:
+    """Measure them; who could not keep up is left out, and where that is everyone, or no time was left, it is said.
+
+    `time_left`: whether there is time for so many measurements.
+    """
+    problem = NO_TIME
+    for part, share in PARTS.items():
+        rate = max(round(share * found.rate(found.best)), 1)
+        settings = chosen(found, rate)
+        if not time_left(len(settings)):
+            return Paced(rate, part, problem=problem)
+        points = [replace(measure, rate=rate)(setting) for setting in settings]
+        kept = [point for point in points if not point.problem and point.rate >= KEPT * (1 - point.failed) * rate - SLACK]
+        if kept:
+            return Paced(rate, part, kept)
+        problem = next((point.problem for point in points if point.problem),
+                       f"at {rate:,.0f} messages a second, {part} of what it handled flat out, it fell behind")
+    return Paced(rate, part, problem=problem)

@@ -51,7 +51,8 @@ def throughput(found: Found) -> Figure:
 
 def latency(found: Found) -> Figure:
     """From receive to acknowledgement over concurrency, for half of the messages and 99 of 100; at a pace if measured."""
-    points = found.paced.points if found.paced else [found.typical(one) for one in found.along_concurrency()]
+    points = found.paced.points if found.paced else []
+    points = points or [found.typical(one) for one in found.along_concurrency()]
     known = [(point.setting.concurrency, 1e3 * point.latency_p50, 1e3 * point.latency_p99) for point in points
              if point.latency_p50 is not None and point.latency_p99 is not None]
     figure, axes = _axes("Milliseconds from receive to acknowledgement", [number for number, *_ in known])
@@ -107,9 +108,9 @@ def pictures(found: Found, rate: float | None = None) -> dict[str, tuple[bytes, 
 
 def _said_of_latency(found: Found, rate: float | None) -> str:
     said = "Latency over the number of processors"
-    if found.paced is not None:
-        return (f"{said}, at {found.paced.rate:,.0f} messages a second, which is half of what the recommended setting "
-                "handles; those that could not keep up are left out.")
+    if found.paced is not None and found.paced.points:
+        return (f"{said}, at {found.paced.rate:,.0f} messages a second, which is {found.paced.part} of what the recommended "
+                "setting handles; those that could not keep up are left out.")
     if rate is not None:
         return f"{said}, at {rate:,.0f} messages a second."
     return f"{said}, flat out: how long what waits in the pipeline has waited."

@@ -73,10 +73,13 @@ def said(found: Found, reason: Reason, first: Reason) -> Iterator[str]:
 
 
 def _paced_lines(found: Found) -> Iterator[str]:
-    if found.paced is None or not found.paced.points:
+    if found.paced is None:
         return
     yield ""
-    yield f"Latency from receive to acknowledgement at {found.paced.rate:,.0f} messages/s, half of that:"
+    if found.paced.problem:
+        yield f"Latency at a pace that it can bear: not measured, {found.paced.problem}."
+        return
+    yield f"Latency from receive to acknowledgement at {found.paced.rate:,.0f} messages/s, {found.paced.part} of that:"
     for point in found.paced.points:
         mark = "→" if point.setting == found.best else " "
         yield (f"{mark} {point.setting!s:<70} p50 {time_text(point.latency_p50):>9}, "
