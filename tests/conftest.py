@@ -56,6 +56,12 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.seed = random.SystemRandom().randrange(2**32)
 
 
+def pytest_collection_finish() -> None:
+    """What is there for the whole run need not be looked through whenever garbage is collected."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_report_header(config: pytest.Config) -> str:
     """How to repeat this run."""
     return f"seed: {config.getoption('--seed')} (repeat with --seed={config.getoption('--seed')})"
@@ -82,7 +88,8 @@ def recordings() -> Path:
 def no_leaks(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     """Fail the test if it leaves threads, child processes or open files behind.
 
-    A stopped pipeline is a cycle of objects, which tracebacks in log records keep; it is collected before the count.
+    A stopped pipeline is a cycle of objects, which tracebacks in log records keep; what is left is collected before it
+    counts.
     """
     process = psutil.Process()
     threads, children, files = set(threading.enumerate()), set(process.children()), process.num_fds()
@@ -90,7 +97,6 @@ def no_leaks(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     caplog.get_records("call").clear()
     deadline = time.monotonic() + GRACE
     while True:
-        gc.collect()
         left_threads = sorted(one.name for one in threading.enumerate() if one not in threads)
         left_children = [one for one in process.children() if one not in children]
         left_files = process.num_fds() - files
@@ -99,6 +105,7 @@ def no_leaks(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
         if time.monotonic() >= deadline:
             pytest.fail(f"left behind: threads {left_threads}, processes {left_children}, {left_files:+d} open files")
         time.sleep(0.01)
+        gc.collect()
 
 
 #: What the scripts of child processes begin with.

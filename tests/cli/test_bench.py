@@ -28,7 +28,8 @@ def test_the_json_has_each_round_of_each_case():
         assert len(one["rounds"]) == 2
         for figures in one["rounds"]:
             assert figures["messages"] > 1000
-            assert figures["bytes"] > 0
+            assert figures["bytes"] == 128 * figures["messages"]  # whatever came, and waits, meanwhile
+            assert figures["bytes_per_second"] == pytest.approx(128 * figures["messages_per_second"])
             assert figures["dropped"] == figures["failed"] == 0
             assert 0 < figures["p50_us"] <= figures["p99_us"] <= figures["p999_us"]
             assert {"reader", "processor"} <= set(figures["cpu_seconds_per_million_by_role"])

@@ -12,6 +12,7 @@ import ctypes
 import itertools
 import json
 import mmap
+import os
 import pickle
 import random
 import struct
@@ -26,6 +27,8 @@ from hypothesis import strategies as st
 from wsengine.engine.keys import ByteSlice, JSONField, KeyExtractor, hash_key
 from wsengine.errors import ConfigurationError
 
+#: What is generated: ten times as much with WSENGINE_LONG=1.
+LONG = 10 if os.environ.get("WSENGINE_LONG") == "1" else 1
 TRADE = b'{"seq":12345,"sym":"BTC-USD","px":"65000.10","qty":3,"side":"buy","ok":true,"none":null,"deep":[{"a":[1,2]}]}'
 
 
@@ -180,7 +183,7 @@ def test_the_value_at_the_path_is_the_key(path, value):
 
 
 @given(documents())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200 * LONG, deadline=None)
 def test_the_key_of_any_document_is_that_of_the_value_that_the_standard_library_finds(given_):
     document, path = given_
     assert FENCE.key(JSONField(*path), document) == expected(document, path)
@@ -190,7 +193,7 @@ def test_the_documents_of_these_tests_have_keys_of_all_kinds_and_often_none():
     kinds = Counter()
 
     @given(documents())
-    @settings(max_examples=1000, deadline=None, database=None, derandomize=True)
+    @settings(max_examples=300, deadline=None, database=None, derandomize=True)
     def count(given_):
         value = value_at(loaded(given_[0]), given_[1])
         kinds[type(value).__name__, b"\\u" in given_[0]] += 1
@@ -301,7 +304,7 @@ def test_a_payload_that_was_cut_has_the_key_of_the_whole_or_none(path):
 
 
 @given(documents())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100 * LONG, deadline=None)
 def test_any_document_that_was_cut_has_the_key_of_the_whole_or_none(given_):
     document, path = given_
     extractor = JSONField(*path)
@@ -311,7 +314,7 @@ def test_any_document_that_was_cut_has_the_key_of_the_whole_or_none(given_):
 
 @given(documents(), st.lists(st.tuples(st.integers(0, 2**16), st.sampled_from(b'"\\{}[],: u0d\x00\x1f\x80\xff1-e')),
                              min_size=1, max_size=4), st.booleans())
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200 * LONG, deadline=None)
 @example((b'{"a":"b"}', ("a",)), [(8, ord("\\"))], False)
 def test_a_document_with_wrong_bytes_is_read_in_its_bounds_and_as_the_standard_library_does_if_that_reads_it(
         given_, changes, inserted):
@@ -328,7 +331,7 @@ def test_a_document_with_wrong_bytes_is_read_in_its_bounds_and_as_the_standard_l
 
 
 @given(st.binary(max_size=200), st.lists(st.sampled_from(["", "a", 0, 1, 5]), min_size=1, max_size=3))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200 * LONG, deadline=None)
 def test_bytes_of_any_kind_are_read_in_their_bounds(payload, path):
     for before in (b"", b"[", b'{"', b'{"a":', b'["', b'["\\', b'["\\u', b"[-", b"[t", b'{"a":"\\ud83d\\u'):
         FENCE.key(JSONField(*path), before + payload)
