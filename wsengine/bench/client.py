@@ -135,10 +135,8 @@ def stamped_of(case: Case, options: argparse.Namespace) -> str:
     return "message" if options.mode == "latency" or case.cost.startswith(SLOW) else "chunk"
 
 
-def count_of(
-    pipeline: Measured, producer: WebSocketProducer, counter: EventCounter | None, fault: Fault
-) -> Callable[[], tuple[int, int]]:
-    """Messages and bytes so far, for `measure`."""
+def count_of(pipeline: Measured, counter: EventCounter | None, fault: Fault) -> Callable[[], tuple[int, int]]:
+    """Messages so far, for `measure`, and no bytes: see `size_of`."""
 
     def handled() -> int:
         # The engine's own counts: with several processors `+=` loses some now and then.
@@ -151,9 +149,19 @@ def count_of(
         count = handled()
         if not count:
             fault.check()
-        return count, sum(one.counts()["bytes"] for one in producer.connections)
+        return count, 0
 
     return read
+
+
+def size_of(result: dict[str, Any], producer: WebSocketProducer) -> dict[str, Any]:
+    """The bytes of the messages that were handled, at the mean size of all that came.
+
+    What came meanwhile may be a queue more or less; and handlers count no bytes, which would cost as much as a message does.
+    """
+    counts = [one.counts() for one in producer.connections]
+    mean = sum(one["bytes"] for one in counts) / sum(one["messages"] for one in counts)
+    return {"bytes": round(mean * result["messages"]), "bytes_per_second": mean * result["messages_per_second"]}
 
 
 def main() -> None:
@@ -175,8 +183,9 @@ def main() -> None:
     pipeline = pipeline_of(case, producer, tally, stamped=stamped, counter=counter)
 
     with pipeline:
-        result = measure(count_of(pipeline, producer, counter, fault), tally.latencies,
+        result = measure(count_of(pipeline, counter, fault), tally.latencies,
                          seconds=options.seconds, warmup=options.warmup)
+        result |= size_of(result, producer)
         stats, topology = pipeline.stats(), pipeline._wsengine_topology
         latency = topology.latency if topology is not None else Latency()
         path = [one.tls_path for one in producer.connections]
