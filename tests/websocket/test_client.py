@@ -126,6 +126,38 @@ def test_a_binary_message_that_is_not_utf8_and_shall_be_str_is_taken_and_the_nex
         assert connection.recv(10) == b"next"
 
 
+class Looks:
+    """Stands before what `recv` waits in, and keeps for how long it was asked to."""
+
+    def __init__(self, parker):
+        self.parker, self.asked = parker, []
+
+    def wait(self, ready, timeout):
+        self.asked.append(timeout)
+        self.parker.wait(ready, timeout)
+
+    def notify_all(self):
+        self.parker.notify_all()
+
+
+def test_only_the_main_thread_looks_for_signals_while_it_waits_and_others_are_woken_at_once():
+    with served(steps.receive(), numbered(1), steps.serve()) as (_, connection):
+        looks = connection._waiting = Looks(connection._waiting)
+        with pytest.raises(TimeoutError):
+            connection.recv(0.35)
+        assert max(looks.asked) <= 0.1
+        assert len(looks.asked) >= 4
+        looks.asked.clear()
+        received = []
+        thread = threading.Thread(target=lambda: received.append(connection.recv(60)))
+        thread.start()
+        until(lambda: looks.asked)
+        connection.send("now")
+        thread.join()
+        assert received == [b"0"]
+        assert looks.asked == [client_module.ELSEWHERE]
+
+
 @pytest.mark.parametrize("timeout", [0, -1, 0.05, 0.25], ids=str)
 def test_a_recv_without_a_message_times_out_not_before_its_time_and_receives_afterwards(timeout):
     with served(steps.receive(), steps.text("late"), steps.serve()) as (_, connection):

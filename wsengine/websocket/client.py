@@ -54,8 +54,9 @@ if TYPE_CHECKING:
 
 __all__ = ["ClientConnection", "connect"]
 
-#: Seconds that a wait lasts before it looks for signals.
-SLICE = 0.1
+#: Seconds that a wait of the main thread lasts before it looks for signals, whose handlers Python runs there; and those of
+#: another thread, which is woken when there is something: with many of them, looks cost a core.
+SLICE, ELSEWHERE = 0.1, 5.0
 SLAB = 2**16
 #: Messages that `recv` claims at a time.
 AHEAD = 64
@@ -303,10 +304,11 @@ class ClientConnection(Connection):
             self._wait_for_message(deadline, timeout)
 
     def _wait_for_message(self, deadline: float | None, timeout: float | None) -> None:
-        left = SLICE if deadline is None else deadline - time.monotonic()
+        most = SLICE if threading.get_ident() == threading.main_thread().ident else ELSEWHERE
+        left = most if deadline is None else deadline - time.monotonic()
         if left <= 0:
             raise TimeoutError(f"no message came within {timeout} s")
-        self._waiting.wait(lambda: self._outlet.waiting or self._over.is_set(), min(left, SLICE))
+        self._waiting.wait(lambda: self._outlet.waiting or self._over.is_set(), min(left, most))
 
     def __iter__(self) -> Iterator[str | bytes]:
         """Messages until the server, or we, close with 1000, 1001 or no code; another end raises ConnectionClosedError."""
