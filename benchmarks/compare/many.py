@@ -8,6 +8,7 @@ short --keepalive those, too, are in the figure.
 
 from __future__ import annotations
 
+import random
 import resource
 import sys
 from typing import TYPE_CHECKING, Any
@@ -52,7 +53,8 @@ def most_connections() -> int:
 
 def run(client: Client, options: argparse.Namespace) -> dict[str, Any]:
     """One client, once."""
-    feed = Feed.payloads([(2, b"hello")], resume=False, compression="context_takeover" if options.compression else None)
+    greeting = random.Random(options.greeting).randbytes(options.greeting)
+    feed = Feed.payloads([(2, greeting)], resume=False, compression="context_takeover" if options.compression else None)
     return drive_feed(feed, client.driver, *client.arguments, "--connections", options.connections, "--keepalive",
                       options.keepalive, *(["--compression"] if options.compression else []), seconds=options.seconds,
                       beside=180.0)
@@ -71,6 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     made = parser("benchmarks.compare.many", __doc__ or "", CLIENTS)
     made.add_argument("--connections", type=positive, default=1000)
     made.add_argument("--keepalive", type=above_zero, default=20.0, help="seconds between the pings of a connection")
+    made.add_argument("--greeting", type=positive, default=5, metavar="BYTES",
+                      help="of the message that greets each connection: 40,000 fill the window of a compressed one (5)")
     made.add_argument("--compression", action="store_true", help="with permessage-deflate; only of clients that know it")
     options = made.parse_args(arguments)
     if options.connections > most_connections():
@@ -81,8 +85,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(*(f"{name} is left out: it has no permessage-deflate" for name in clients if name not in DEFLATING), sep="\n",
               file=sys.stderr)
         clients = {name: client for name, client in clients.items() if name in DEFLATING}
-    print(f"{about()}; {options.rounds} rounds; {options.connections:,} connections, idle for {options.seconds:g} s, a ping "
-          f"each in {options.keepalive:g} s, {'deflate' if options.compression else 'no compression'}\n"
+    print(f"{about()}; {options.rounds} rounds; {options.connections:,} connections, greeted with {options.greeting:,} "
+          f"bytes, idle for {options.seconds:g} s, a ping each in {options.keepalive:g} s, "
+          f"{'deflate' if options.compression else 'no compression'}\n"
           "Median (least … greatest) of the rounds.\n")
     try:
         rounds, failed = take_turns(clients, options.rounds, lambda name: run(clients[name], options))
