@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import itertools
+import sys
 import threading
 import time
 from collections import Counter
@@ -253,7 +254,8 @@ def test_emissions_larger_than_what_is_free_go_on_one_frame_over_the_bound_at_th
     producer.put(numbers(bound))
     begin.set()
     eventually(lambda: pipeline.stats().successful == bound * width, 30)
-    assert most[0] <= bound + width - 1
+    between = not getattr(sys, "_is_gil_enabled", lambda: True)()  # what it emits is charged before it is let go itself
+    assert most[0] <= bound + width - 1 + between
 
 
 def test_bytes_are_bounded_too(launch, eventually):
@@ -440,10 +442,12 @@ def test_a_stop_at_its_deadline_fails_what_waits_before_the_dispatcher_in_it_and
 
 
 def test_a_stop_while_the_dispatcher_waits_for_room_returns_at_its_deadline(launch, eventually, gate):
-    producer = Framed(lambda payload, state: Emit([payload] * 50, state))
+    all_there = threading.Event()                # else what the first emits may leave no room for the last
+    producer = Framed(lambda payload, state: all_there.wait(30) and Emit([payload] * 50, state))
     pipeline = launch(handle_messages=lambda ms: gate.wait(30) and None, producers=producer, max_queue=16,
                       processors=Processors(max_demand=4))
     producer.put(numbers(8))
+    all_there.set()
     eventually(lambda: producer.account.messages > 16)
     result = pipeline.stop(0.1)
     assert result.left == result.failed == 50 + 7
