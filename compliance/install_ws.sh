@@ -14,7 +14,8 @@ if ! command -v node >/dev/null || ! command -v npm >/dev/null; then
 fi
 mkdir -p "$target"
 # A registry that is not to be reached is not asked again for minutes.
-npm install --fetch-retries=1 --fetch-retry-maxtimeout=5000 --fetch-retry-mintimeout=1000 --prefix "$target" --no-save --no-package-lock --no-audit --no-fund --ignore-scripts --loglevel=error ws@8.23.0
+npm install --fetch-retries=1 --fetch-retry-mintimeout=1000 --fetch-retry-maxtimeout=5000 \
+    --prefix "$target" --no-save --no-package-lock --no-audit --no-fund --ignore-scripts --loglevel=error ws@8.23.0
 if [ "$target" != "$here/.node" ]; then
     echo "for the tests: export WSENGINE_NODE=$target"
 fi
